@@ -1,0 +1,69 @@
+/* board.c: the scoreboard behind board.h. */
+#define _GNU_SOURCE
+#include "board.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+_Static_assert(sizeof(fc_slot) == FC_CACHE_LINE, "a slot is one cache line");
+
+static size_t board_bytes(uint32_t slots) { return sizeof(fc_board) + slots * sizeof(fc_slot); }
+
+fc_board *fc_board_create(uint32_t slots) {
+  if (slots == 0 || slots > FC_BOARD_SLOTS_MAX) {
+    errno = EINVAL;
+    return NULL;
+  }
+  /* Fresh pages are zero, which is EMPTY, and aligned for the slots. */
+  void *memory =
+      mmap(NULL, board_bytes(slots), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return NULL;
+  fc_board *board = memory;
+  board->slots = slots;
+  return board;
+}
+
+void fc_board_destroy(fc_board *board) {
+  if (board != NULL) munmap(board, board_bytes(board->slots));
+}
+
+uint32_t fc_board_take(fc_board *board, uint32_t index, int64_t now_ms) {
+  if (index >= board->slots) return 0;
+  fc_slot *slot = &board->slot[index];
+  /* First, so that nobody hands the dead worker's successor a connection that
+   * the next lines would forget. */
+  atomic_store(&slot->state, FC_SLOT_BOOTING);
+  atomic_store(&slot->pid, 0);
+  atomic_store(&slot->waiting, 0);
+  atomic_store(&slot->connections, 0);
+  atomic_store(&slot->running, 0);
+  atomic_store(&slot->heartbeat_ms, now_ms);
+  atomic_store(&slot->accepted, 0);
+  atomic_store(&slot->handed_over, 0);
+  atomic_store(&slot->requests, 0);
+  uint32_t generation = atomic_load(&slot->generation) + 1;
+  if (generation == 0) generation = 1; /* 0 means that nobody was ever here */
+  atomic_store(&slot->generation, generation);
+  return generation;
+}
+
+/* What the slot holds if it could take one more at once, else INT32_MAX. */
+static int32_t held_by(const fc_slot *slot) {
+  if (atomic_load_explicit(&slot->state, memory_order_relaxed) != FC_SLOT_READY) return INT32_MAX;
+  if (!atomic_load_explicit(&slot->waiting, memory_order_relaxed)) return INT32_MAX;
+  return atomic_load_explicit(&slot->connections, memory_order_relaxed);
+}
+
+int fc_board_least(const fc_board *board, uint32_t self, int32_t most) {
+  int found = -1;
+  int32_t fewest = INT32_MAX;
+  uint32_t first = self < board->slots ? self + 1 : 0;
+  for (uint32_t i = 0; i < board->slots; i++) {
+    uint32_t index = first + i < board->slots ? first + i : first + i - board->slots;
+    int32_t held = held_by(&board->slot[index]);
+    if (index == self || held > most || held >= fewest) continue;
+    fewest = held;
+    found = (int)index;
+  }
+  return found;
+}

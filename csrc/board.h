@@ -1,0 +1,80 @@
+/* board.h: the scoreboard: one cache-line-aligned slot per worker, in memory
+ * shared by the primary and all workers.
+ *
+ * Each worker writes its own slot with relaxed stores; everybody may read all
+ * of them.  `connections` alone is written by others too: whoever hands a
+ * connection over counts it at the receiver, so that counts move with the
+ * descriptor.  The memory is made by the primary before it forks (mmap,
+ * MAP_SHARED | MAP_ANONYMOUS) and freed by nobody.  It knows no sockets. */
+#ifndef FC_BOARD_H
+#define FC_BOARD_H
+
+#include <stdatomic.h>
+
+#include "fc.h"
+
+enum {
+  FC_SLOT_EMPTY = 0,
+  FC_SLOT_BOOTING = 1,
+  FC_SLOT_READY = 2,
+  FC_SLOT_DRAINING = 3,
+};
+
+typedef struct fc_slot {
+  _Alignas(FC_CACHE_LINE) _Atomic int32_t state; /* FC_SLOT_… */
+  _Atomic int32_t pid;
+  _Atomic uint32_t generation;  /* grows with every worker in this slot */
+  _Atomic int32_t waiting;      /* 1 while its poll would take more work at once */
+  _Atomic int32_t connections;  /* held, or on the way to its inbox */
+  _Atomic int32_t running;      /* exchanges the application is working on */
+  _Atomic int64_t heartbeat_ms; /* monotonic, at the last turn */
+  _Atomic uint64_t accepted;
+  _Atomic uint64_t handed_over;
+  _Atomic uint64_t requests;
+} fc_slot;
+
+typedef struct fc_board {
+  uint32_t slots;
+  uint32_t reserved;
+  fc_slot slot[];
+} fc_board;
+
+#define FC_BOARD_SLOTS_MAX 65536
+
+/* Shared memory for `slots` (1..FC_BOARD_SLOTS_MAX) workers, all EMPTY; NULL
+ * with errno. */
+fc_board *fc_board_create(uint32_t slots);
+void fc_board_destroy(fc_board *board);
+
+/* Takes a slot for a new worker: generation + 1, counters 0, BOOTING.  Called
+ * by the primary before the fork.  Returns the generation, which is never 0;
+ * 0 for a slot that the board does not have. */
+uint32_t fc_board_take(fc_board *board, uint32_t index, int64_t now_ms);
+
+/* The READY slot other than `self` that waits in its poll and holds the fewest
+ * connections, provided it holds at most `most`; -1 if there is none.  Ties go
+ * to the first one after `self`, so that no slot is favoured.  A `self` that
+ * the board does not have leaves nobody out. */
+int fc_board_least(const fc_board *board, uint32_t self, int32_t most);
+
+/* The hot path's counters.  Relaxed: one writer, and readers that only look. */
+static inline void fc_slot_served(fc_slot *slot) {
+  atomic_store_explicit(&slot->requests,
+                        atomic_load_explicit(&slot->requests, memory_order_relaxed) + 1,
+                        memory_order_relaxed);
+}
+static inline void fc_slot_run(fc_slot *slot, int32_t more) {
+  atomic_store_explicit(&slot->running,
+                        atomic_load_explicit(&slot->running, memory_order_relaxed) + more,
+                        memory_order_relaxed);
+}
+static inline void fc_slot_beat(fc_slot *slot, int32_t waiting, int64_t now_ms) {
+  atomic_store_explicit(&slot->heartbeat_ms, now_ms, memory_order_relaxed);
+  atomic_store_explicit(&slot->waiting, waiting, memory_order_relaxed);
+}
+/* Several processes add to this one. */
+static inline void fc_slot_hold(fc_slot *slot, int32_t more) {
+  atomic_fetch_add_explicit(&slot->connections, more, memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,6 @@
+from collections.abc import Iterable
+
+def parser_name() -> str: ...
+def explain(
+    data: bytes, door: str, *, cuts: Iterable[int] = (), max_fields: int = 100
+) -> tuple[object, ...]: ...

@@ -1,0 +1,61 @@
+# server.pxd: the map of server.pyx.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+
+from fastcluster.connection cimport Connection, Consumer, Handler, Listener, Service
+from fastcluster.csrc cimport fc_board, fc_deadline, fc_peer, fc_slot, fc_source
+
+
+cdef class Board:
+    cdef fc_board *board
+    cdef readonly int slots
+
+
+    cdef fc_slot *at(self, int index) except NULL
+
+
+cdef class Watch:
+    """A descriptor that is not a connection: a listener, an inbox, a callback's."""
+
+    cdef fc_source source
+    cdef object callback
+    cdef Listener listener
+
+
+cdef class Server(Service):
+    cdef Board board
+    cdef fc_slot own_slot        # when there is no board
+    cdef uint32_t generation
+    cdef list watches            # of listeners and the inbox
+    cdef dict callbacks          # descriptor -> Watch
+    cdef object inbox
+    cdef int inbox_fd
+    cdef list outboxes
+    cdef int *outbox_fds
+    cdef int n_outboxes
+    cdef object posted           # deque of callables
+    cdef Watch waker
+    cdef int waker_write
+    cdef int spare_fd
+    cdef fc_deadline resume_at   # accepting starts again
+    cdef bint accepting
+    cdef bint closed
+
+    cdef Watch _watch_source(self, int fd, uint8_t kind, Listener listener)
+    cdef int dispatch(self, fc_source *source, int what) except -1
+    cdef int serve(self, Connection connection, int what) except -1
+    cdef int crash(self, Connection connection) except -1
+    cdef int expire(self) except -1
+    cdef int run_later(self) except -1
+    cdef int run_posted(self) except -1
+    cdef int sweep(self) except -1
+    cdef int wait_ms(self, int timeout_ms) except? -2
+    cdef int accept_some(self, Listener listener, int most) except -1
+    cdef int place(self, int fd, fc_peer *peer, Listener listener) except -1
+    cdef bint hand_over(self, int fd, Listener listener)
+    cdef int take_in(self, int fd, fc_peer *peer, Listener listener) except -1
+    cdef int read_inbox(self) except -1
+    cdef int out_of_descriptors(self, Listener listener) except -1
+    cdef int pause_accepting(self) except -1
+    cdef int start_accepting(self) except -1
+    cdef int stop_accepting(self) except -1

@@ -1,0 +1,613 @@
+# server.pyx: listeners, turn() and drain().
+#
+# A Server owns one epoll descriptor that holds its listeners, its inbox, its
+# connections and whatever else the worker watches.  turn() handles all that is
+# ready, in the caller's thread; who calls it, and in which loop, is the worker's
+# affair.  This file alone releases the GIL, while it waits, and alone decides
+# which worker a new connection goes to.
+
+import errno
+import logging
+import os
+import resource
+import socket
+from collections import deque
+
+cimport cython
+from cpython.exc cimport PyErr_CheckSignals
+from cpython.ref cimport Py_DECREF
+from libc.errno cimport EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from libc.errno cimport errno as c_errno
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memset
+
+from fastcluster.connection cimport Connection, Consumer, Handler, Limits, Listener, Service
+from fastcluster.csrc cimport *
+
+cdef enum:
+    CONNECTION
+    LISTENER
+    INBOX
+    CALLBACK
+
+cdef enum:
+    ACCEPT_BATCH = 64         # connections taken from a listener in one turn
+    ACCEPT_PAUSE_MS = 100     # after the process ran out of descriptors
+    REFUSED_AT_ONCE = 256     # connections above the limit that get a 503 in full
+    DESCRIPTORS_KEPT = 64     # of RLIMIT_NOFILE, for the application's own files
+
+
+cdef class Board:
+    """The scoreboard: one line per worker, in memory shared with all forked children.
+
+    Made by the primary before the first fork and never freed while a worker may
+    live.  Only a worker writes to its own line, but for the count of its
+    connections.
+    """
+
+    def __cinit__(self, int slots):
+        if slots < 1:
+            raise ValueError("a board has at least one slot")
+        self.board = fc_board_create(<uint32_t>slots)
+        if self.board == NULL:
+            raise MemoryError("no shared memory for the scoreboard")
+        self.slots = slots
+
+    def __dealloc__(self):
+        if self.board != NULL:
+            fc_board_destroy(self.board)
+
+    cdef fc_slot *at(self, int index) except NULL:
+        if index < 0 or index >= self.slots:
+            raise IndexError(f"slot {index} of {self.slots}")
+        return &self.board.slot[index]
+
+    def take(self, int index):
+        """Give a slot to a new worker and return its generation (called before the fork)."""
+        cdef fc_loop clock
+        self.at(index)
+        fc_loop_refresh(&clock)
+        return fc_board_take(self.board, <uint32_t>index, clock.now_ms)
+
+    def release(self, int index):
+        """Mark a slot as empty (called after the worker was reaped)."""
+        cdef fc_slot *slot = self.at(index)
+        slot.state = FC_SLOT_EMPTY
+        slot.waiting = slot.connections = slot.running = slot.pid = 0
+
+    def read(self, int index):
+        """Return what a slot says now, as a dict; `waiting` and `state` are ints."""
+        cdef fc_slot *slot = self.at(index)
+        return {
+            "state": slot.state,
+            "pid": slot.pid,
+            "generation": slot.generation,
+            "waiting": slot.waiting,
+            "connections": slot.connections,
+            "running": slot.running,
+            "heartbeat_ms": slot.heartbeat_ms,
+            "accepted": slot.accepted,
+            "handed_over": slot.handed_over,
+            "requests": slot.requests,
+        }
+
+
+cdef class Watch:
+    def __cinit__(self):
+        memset(&self.source, 0, sizeof(fc_source))
+        self.source.fd = -1
+        self.source.urgent = 1
+
+
+cdef int64_t milliseconds(object seconds) except -1:
+    return <int64_t>(seconds * 1000)
+
+
+cdef int connection_limit(int wanted) except -1:
+    """Return the most connections a worker holds, from the limit on descriptors."""
+    cdef object soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    cdef int fits
+    if soft == resource.RLIM_INFINITY:
+        soft = 1 << 20
+    fits = max(8, int(min(soft, 1 << 20)) * 8 // 10 - DESCRIPTORS_KEPT)
+    return min(wanted, fits) if wanted else fits
+
+
+cdef Limits limits_of(object config) except *:
+    cdef Limits limits
+    limits.request_line = config.limit_request_line_bytes
+    limits.fields = config.limit_request_fields
+    limits.field_size = config.limit_request_field_bytes
+    limits.head = config.limit_request_head_bytes
+    limits.body = config.limit_request_body_bytes
+    limits.unread_body = config.limit_unread_body_bytes
+    limits.body_rate = config.limit_body_rate
+    limits.requests = config.limit_keep_alive_requests
+    limits.connections = connection_limit(config.limit_connections)
+    limits.keep_alive_ms = milliseconds(config.timeout_keep_alive_s)
+    limits.head_ms = milliseconds(config.timeout_head_s)
+    limits.body_ms = milliseconds(config.timeout_body_s)
+    limits.write_ms = milliseconds(config.timeout_write_s)
+    limits.high_water = config.high_water_bytes
+    limits.low_water = config.low_water_bytes
+    limits.allow_connect = config.allow_connect
+    return limits
+
+
+cdef class Server(Service):
+    """An HTTP/1.1 server for one process.
+
+    handler: runs the application.  config: a config.Config.  board, slot, inbox
+    and outboxes come from the primary and let this worker hand connections to its
+    siblings; without them it keeps what it accepts.
+    """
+
+    def __cinit__(self):
+        memset(&self.own_slot, 0, sizeof(fc_slot))
+        memset(&self.resume_at, 0, sizeof(fc_deadline))
+        memset(&self.head, 0, sizeof(fc_head))
+        memset(&self.date, 0, sizeof(fc_date))
+        self.loop.poll_fd = -1
+        self.spare_fd = self.waker_write = -1
+        self.slot = &self.own_slot
+
+    def __init__(self, Handler handler not None, object config, *, Board board=None, int slot=0,
+                 object inbox=None, object outboxes=(), object log=None, object access=None):
+        cdef int i
+        self.handler = handler
+        self.config = config
+        self.limits = limits_of(config)
+        self.log = log if log is not None else logging.getLogger("fastcluster")
+        self.access = access
+        self.worker = slot
+        self.server_field = b"fastcluster" if config.server_header else b""
+        self.date_field = config.date_header
+        self.listeners = []
+        self.watches = []
+        self.callbacks = {}
+        self.consumers_later = []
+        self.posted = deque()
+        check(fc_loop_init(&self.loop))
+        fc_wheel_init(&self.wheel, self.loop.now_ms)
+        self.tray = self.take_tray()
+        self.parser = self.take_parser()
+        self.board = board
+        if board is not None:
+            self.slot = board.at(slot)
+            self.slot.pid = os.getpid()
+        self.generation = self.slot.generation
+        self.outboxes = list(outboxes)
+        self.n_outboxes = len(self.outboxes)
+        self.outbox_fds = <int *>calloc(<size_t>max(1, self.n_outboxes), sizeof(int))
+        for i in range(self.n_outboxes):
+            self.outbox_fds[i] = self.outboxes[i].fileno()
+        self.spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._make_waker()
+        if inbox is not None:
+            self.inbox = inbox
+            self.inbox_fd = inbox.fileno()
+            self._watch_source(inbox.fileno(), INBOX, None)
+
+    def __dealloc__(self):
+        cdef fc_out *tray
+        cdef fc_parser *parser
+        if self.tray != NULL:
+            self.give_tray(self.tray)
+        if self.parser != NULL:
+            self.give_parser(self.parser)
+        while self.trays != NULL:
+            tray = self.trays
+            self.trays = tray.next
+            fc_out_delete(tray)
+        while self.parsers != NULL:
+            parser = self.parsers
+            self.parsers = parser.next
+            fc_parser_delete(parser)
+        fc_head_free(&self.head)
+        free(self.outbox_fds)
+        if self.loop.poll_fd >= 0:
+            fc_loop_destroy(&self.loop)
+
+    # ---- what is watched
+
+    def _make_waker(self):
+        cdef int reading
+        reading, self.waker_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.waker = self._watch_source(reading, CALLBACK, None)
+        self.waker.callback = self._woken
+
+    def _woken(self):
+        try:
+            os.read(self.waker.source.fd, 4096)
+        except BlockingIOError:
+            pass
+
+    cdef Watch _watch_source(self, int fd, uint8_t kind, Listener listener):
+        cdef Watch watch = Watch.__new__(Watch)
+        watch.source.fd = fd
+        watch.source.kind = kind
+        watch.source.owner = <void *>watch
+        watch.listener = listener
+        self.watches.append(watch)
+        if kind != LISTENER:
+            check(fc_loop_watch(&self.loop, &watch.source, FC_READ))
+        elif self.accepting:
+            check(fc_loop_watch_shared(&self.loop, &watch.source))
+        return watch
+
+    def listen(self, object sock):
+        """Accept from a socket that listens already and is non-blocking.
+
+        The socket stays open as long as the server does; returns the Listener
+        that applications see.
+        """
+        cdef Listener listener = Listener.__new__(Listener)
+        listener.socket = sock
+        listener.socket_fd = sock.fileno()
+        listener.index = len(self.listeners)
+        listener.scheme = "http"
+        listener.host = listener.path = ""
+        address = sock.getsockname()
+        if sock.family == socket.AF_UNIX:
+            listener.path = address if isinstance(address, str) else address.decode("latin-1")
+        else:
+            listener.host, listener.port = address[0], address[1]
+        self.listeners.append(listener)
+        self.accepting = True
+        self._watch_source(sock.fileno(), LISTENER, listener)
+        return listener
+
+    def watch(self, int fd, object callback):
+        """Have callback() called in a turn whenever fd is readable."""
+        if fd in self.callbacks:
+            raise ValueError(f"descriptor {fd} is watched already")
+        cdef Watch watch = self._watch_source(fd, CALLBACK, None)
+        watch.callback = callback
+        self.callbacks[fd] = watch
+
+    def unwatch(self, int fd):
+        """Stop watching fd; the caller closes it afterwards."""
+        cdef Watch watch = self.callbacks.pop(fd)
+        fc_loop_unwatch(&self.loop, &watch.source)
+        watch.source.fd = -1
+        watch.callback = None
+        self.watches.remove(watch)
+
+    cpdef object post(self, object callback):
+        """Have callback() called on the loop's thread soon; callable from any thread."""
+        self.posted.append(callback)
+        try:
+            os.write(self.waker_write, b"!")
+        except BlockingIOError:
+            pass  # the pipe is full of wake-ups already
+
+    def fileno(self):
+        """Return the epoll descriptor: readable when turn(0) has something to do."""
+        return self.loop.poll_fd
+
+    # ---- one turn
+
+    def ready(self):
+        """Say on the scoreboard that this worker takes connections."""
+        self.slot.state = FC_SLOT_READY
+
+    def turn(self, int timeout_ms=-1):
+        """Handle all that is ready, waiting at most timeout_ms (-1: for ever) for it.
+
+        Returns how many sources were ready.  Exceptions of signal handlers, such
+        as KeyboardInterrupt, pass through; those of applications never do.
+        """
+        cdef int n, what
+        cdef int wait = self.wait_ms(timeout_ms)
+        cdef fc_source *source
+        fc_slot_beat(self.slot, wait != 0, self.loop.now_ms)
+        with nogil:
+            n = fc_loop_wait(&self.loop, wait)
+        fc_slot_beat(self.slot, 0, self.loop.now_ms)
+        if n < 0:
+            if c_errno != EINTR:
+                check(n)
+            PyErr_CheckSignals()
+            n = 0
+        source = fc_loop_next(&self.loop, &what)
+        while source != NULL:
+            if source.kind == CONNECTION:
+                self.serve(<Connection>source.owner, what)
+            else:
+                self.dispatch(source, what)
+            source = fc_loop_next(&self.loop, &what)
+        self.expire()
+        if self.consumers_later:
+            self.run_later()
+        if self.posted:
+            self.run_posted()
+        self.sweep()
+        if timeout_ms == 0:
+            # A guest: the loop we live in waits for us, but not for our deadlines.
+            check(fc_loop_arm(&self.loop, fc_wheel_wait_ms(&self.wheel, self.loop.now_ms)))
+        return n
+
+    cdef int wait_ms(self, int timeout_ms) except? -2:
+        cdef int64_t due
+        if self.consumers_later or self.posted:
+            return 0
+        if timeout_ms == 0:
+            return 0
+        due = fc_wheel_wait_ms(&self.wheel, self.loop.now_ms)
+        if due < 0 or (timeout_ms >= 0 and timeout_ms < due):
+            return timeout_ms
+        # One more, since the coarse clock may lag behind the kernel's by a tick.
+        return <int>min(due + 1, 3600000)
+
+    cdef int serve(self, Connection connection, int what) except -1:
+        try:
+            connection.on_ready(what)
+        except Exception:
+            self.crash(connection)
+        return 0
+
+    cdef int crash(self, Connection connection) except -1:
+        """An error of ours: give this connection up, keep the others."""
+        self.log.exception("internal error: a connection was closed")
+        connection.corked = False
+        connection.reset = True
+        connection.close()
+        self.serving = NULL
+        return 0
+
+    cdef int dispatch(self, fc_source *source, int what) except -1:
+        cdef Watch watch = <Watch>source.owner
+        if source.kind == LISTENER:
+            return self.accept_some(watch.listener, ACCEPT_BATCH)
+        if source.kind == INBOX:
+            return self.read_inbox()
+        try:
+            watch.callback()
+        except Exception:
+            self.log.exception("internal error in a watch's callback")
+        return 0
+
+    cdef int expire(self) except -1:
+        cdef fc_deadline *deadline = fc_wheel_expired(&self.wheel, self.loop.now_ms)
+        cdef Connection connection
+        while deadline != NULL:
+            if deadline.owner == NULL:
+                self.start_accepting()
+            else:
+                connection = <Connection>deadline.owner
+                try:
+                    connection.on_deadline()
+                except Exception:
+                    self.crash(connection)
+            deadline = fc_wheel_expired(&self.wheel, self.loop.now_ms)
+        return 0
+
+    cdef int run_later(self) except -1:
+        cdef list consumers = self.consumers_later
+        cdef Consumer consumer
+        self.consumers_later = []
+        for consumer in consumers:
+            try:
+                consumer.resume()
+            except Exception:
+                self.log.exception("internal error in a consumer's resume")
+        return 0
+
+    cdef int run_posted(self) except -1:
+        cdef int i
+        # Those that are posted meanwhile wait for the next turn.
+        for i in range(len(self.posted)):
+            callback = self.posted.popleft()
+            try:
+                callback()
+            except Exception:
+                self.log.exception("internal error in a posted callback")
+        return 0
+
+    cdef int sweep(self) except -1:
+        """Give back the poll set's references to what was closed in this turn."""
+        cdef fc_source *source = fc_loop_next_closed(&self.loop)
+        while source != NULL:
+            Py_DECREF(<object>source.owner)
+            source = fc_loop_next_closed(&self.loop)
+        return 0
+
+    # ---- new connections
+
+    cdef int accept_some(self, Listener listener, int most) except -1:
+        cdef fc_peer peer
+        cdef int fd, i
+        for i in range(most):
+            fd = fc_conn_accept(listener.socket_fd, &peer)
+            if fd == FC_AGAIN:
+                return 0
+            if fd < 0:
+                return self.out_of_descriptors(listener)
+            self.slot.accepted += 1
+            self.place(fd, &peer, listener)
+        return 0
+
+    cdef int out_of_descriptors(self, Listener listener) except -1:
+        """accept() failed: nothing that is retried at once gets better by it."""
+        cdef int error = c_errno
+        cdef int fd
+        cdef fc_peer peer
+        if error not in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
+            self.log.error("accept failed: %s", os.strerror(error))
+            return self.pause_accepting()
+        self.log.warning(
+            "out of descriptors or memory (%s): accepting pauses; raise the limit (ulimit -n) "
+            "or lower --limit-connections", os.strerror(error))
+        if self.spare_fd >= 0:
+            # The spare descriptor lets us tell one client, by closing, rather
+            # than leave it waiting.
+            fc_conn_close(self.spare_fd)
+            fd = fc_conn_accept(listener.socket_fd, &peer)
+            if fd >= 0:
+                fc_conn_close(fd)
+        try:
+            self.spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self.spare_fd = -1
+        return self.pause_accepting()
+
+    cdef int place(self, int fd, fc_peer *peer, Listener listener) except -1:
+        if self.n_outboxes > 1 and self.hand_over(fd, listener):
+            return 0
+        fc_slot_hold(self.slot, 1)
+        return self.take_in(fd, peer, listener)
+
+    cdef bint hand_over(self, int fd, Listener listener):
+        """Pass a connection to a waiting worker that holds fewer than this one.
+
+        A worker that has other work ready in this turn passes it on at a tie, too:
+        the waiting one answers at once.
+        """
+        cdef int busy = fc_loop_left(&self.loop) > 0
+        cdef int32_t most = self.slot.connections - 1 + busy
+        cdef fc_slot *slot
+        cdef fc_parcel parcel
+        cdef int target
+        if most < 0 or self.draining:
+            return False
+        target = fc_board_least(self.board.board, <uint32_t>self.worker, most)
+        if target < 0 or target >= self.n_outboxes:
+            return False
+        slot = &self.board.board.slot[target]
+        parcel.listener = <uint32_t>listener.index
+        parcel.generation = slot.generation
+        # Counted before it is sent, so that the next decision sees it.
+        fc_slot_hold(slot, 1)
+        if fc_conn_hand_over(self.outbox_fds[target], fd, parcel) != FC_OK:
+            fc_slot_hold(slot, -1)
+            return False
+        self.slot.handed_over += 1
+        fc_conn_close(fd)
+        return True
+
+    cdef int take_in(self, int fd, fc_peer *peer, Listener listener) except -1:
+        """Open a connection that is counted on our slot already."""
+        cdef Connection connection = Connection.__new__(Connection)
+        cdef bint above = self.n_connections >= self.limits.connections
+        if above and self.n_connections >= self.limits.connections + REFUSED_AT_ONCE:
+            fc_slot_hold(self.slot, -1)
+            fc_conn_close(fd)
+            return 0
+        connection.io.source.fd = fd
+        connection.io.source.kind = CONNECTION
+        connection.io.peer = peer[0]
+        connection.service = self
+        connection.listener = listener
+        connection.open()
+        if above:
+            connection.refuse(503, "more than %d connections" % self.limits.connections)
+            connection.flush()
+            connection.settle()
+        return 0
+
+    cdef int read_inbox(self) except -1:
+        cdef fc_parcel parcel
+        cdef fc_peer peer
+        cdef int fd, i
+        for i in range(ACCEPT_BATCH):
+            fd = fc_conn_receive(self.inbox_fd, &parcel)
+            if fd < 0:
+                return 0
+            if parcel.generation != self.generation:
+                # Sent to our predecessor, whose count went with it.
+                fc_slot_hold(self.slot, 1)
+            if parcel.listener >= <uint32_t>len(self.listeners):
+                fc_slot_hold(self.slot, -1)
+                fc_conn_close(fd)
+                continue
+            fc_conn_peer(fd, &peer)
+            self.take_in(fd, &peer, self.listeners[parcel.listener])
+        return 0
+
+    cdef int pause_accepting(self) except -1:
+        self.stop_accepting()
+        if not self.draining:
+            fc_wheel_set(&self.wheel, &self.resume_at, self.loop.now_ms + ACCEPT_PAUSE_MS)
+        return 0
+
+    cdef int start_accepting(self) except -1:
+        cdef Watch watch
+        if self.draining:
+            return 0
+        self.accepting = True
+        for watch in self.watches:
+            if watch.source.kind == LISTENER:
+                check(fc_loop_watch_shared(&self.loop, &watch.source))
+        return 0
+
+    cdef int stop_accepting(self) except -1:
+        cdef Watch watch
+        self.accepting = False
+        for watch in self.watches:
+            if watch.source.kind == LISTENER:
+                fc_loop_unwatch(&self.loop, &watch.source)
+        return 0
+
+    # ---- the end
+
+    @property
+    def drained(self):
+        """True once a draining server holds no connection."""
+        return self.draining and self.n_connections == 0
+
+    def drain(self, bint last=False):
+        """Take nothing new, and serve and close what was accepted.
+
+        Every response from now on says Connection: close; idle connections go
+        once they have been quiet for half a second.  last: no other process
+        listens any more, so what waits in the listeners' queues is taken first.
+        """
+        cdef Connection connection
+        cdef Listener listener
+        cdef void *at
+        if self.draining:
+            return
+        if self.board is not None:
+            # First of all: nobody hands us anything from here on.
+            self.slot.state = FC_SLOT_DRAINING
+        self.stop_accepting()
+        fc_wheel_clear(&self.wheel, &self.resume_at)
+        fc_loop_refresh(&self.loop)
+        if self.inbox is not None:
+            self.read_inbox()
+        self.draining = True
+        if last:
+            for listener in self.listeners:
+                self.accept_some(listener, 1 << 16)
+        at = self.first
+        while at != NULL:
+            connection = <Connection>at
+            at = connection.next
+            connection.retire()
+
+    def close(self):
+        """Close everything now; connections that were being served are cut off."""
+        cdef Connection connection
+        cdef Watch watch
+        if self.closed:
+            return
+        self.closed = True
+        self.draining = True
+        while self.first != NULL:
+            connection = <Connection>self.first
+            connection.reset = connection.exchange is not None
+            connection.close()
+        self.sweep()
+        for watch in self.watches:
+            fc_loop_unwatch(&self.loop, &watch.source)
+        os.close(self.waker.source.fd)
+        os.close(self.waker_write)
+        if self.spare_fd >= 0:
+            os.close(self.spare_fd)
+        for watch in self.watches:
+            watch.source.fd = -1
+            watch.callback = None
+        self.watches = []
+        self.callbacks = {}
+        fc_wheel_clear(&self.wheel, &self.resume_at)

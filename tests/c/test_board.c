@@ -1,0 +1,226 @@
+/* test_board.c: the scoreboard, with real processes that share it.  Built with
+ * csrc/board.c. */
+#define _GNU_SOURCE
+#include "board.h"
+
+#include <errno.h>
+#include <sys/wait.h>
+
+#include "check.h"
+
+static void ready(fc_board *board, uint32_t index, int32_t waiting, int32_t connections) {
+  fc_slot *slot = &board->slot[index];
+  atomic_store(&slot->state, FC_SLOT_READY);
+  atomic_store(&slot->waiting, waiting);
+  atomic_store(&slot->connections, connections);
+}
+
+static void test_create(void) {
+  CHECK((errno = 0, fc_board_create(0)) == NULL && errno == EINVAL);
+  CHECK((errno = 0, fc_board_create(FC_BOARD_SLOTS_MAX + 1)) == NULL && errno == EINVAL);
+  CHECK((errno = 0, fc_board_create(UINT32_MAX)) == NULL && errno == EINVAL);
+  static const uint32_t sizes[] = {1, 2, 63, 64, 65, FC_BOARD_SLOTS_MAX};
+  for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+    fc_board *board = fc_board_create(sizes[i]);
+    if (!CHECK(board != NULL)) continue;
+    CHECK(board->slots == sizes[i]);
+    fc_slot *last = &board->slot[sizes[i] - 1];
+    CHECK((uintptr_t)last % FC_CACHE_LINE == 0 && (uintptr_t)&board->slot[0] % FC_CACHE_LINE == 0);
+    CHECK(atomic_load(&last->state) == FC_SLOT_EMPTY && atomic_load(&last->generation) == 0);
+    fc_slot_served(last); /* the memory is there to its end */
+    CHECK(atomic_load(&last->requests) == 1);
+    fc_board_destroy(board);
+  }
+  fc_board_destroy(NULL);
+  CHECK(sizeof(fc_slot) == FC_CACHE_LINE);
+}
+
+static void test_take(void) {
+  fc_board *board = fc_board_create(3);
+  if (!CHECK(board != NULL)) return;
+  fc_slot *slot = &board->slot[1];
+  ready(board, 1, 1, 7);
+  atomic_store(&slot->pid, 1234);
+  fc_slot_run(slot, 2);
+  fc_slot_served(slot);
+  atomic_store(&slot->accepted, 5);
+  atomic_store(&slot->handed_over, 6);
+  CHECK(fc_board_take(board, 1, 9000) == 1);
+  CHECK(atomic_load(&slot->state) == FC_SLOT_BOOTING && atomic_load(&slot->pid) == 0);
+  CHECK(atomic_load(&slot->waiting) == 0 && atomic_load(&slot->connections) == 0);
+  CHECK(atomic_load(&slot->running) == 0 && atomic_load(&slot->heartbeat_ms) == 9000);
+  CHECK(atomic_load(&slot->accepted) == 0 && atomic_load(&slot->handed_over) == 0);
+  CHECK(atomic_load(&slot->requests) == 0 && atomic_load(&slot->generation) == 1);
+  CHECK(fc_board_take(board, 1, 9001) == 2);
+  CHECK(atomic_load(&board->slot[0].generation) == 0);
+  CHECK(atomic_load(&board->slot[2].generation) == 0);
+  CHECK(fc_board_take(board, 2, 0) == 1);
+  CHECK(fc_board_take(board, 3, 0) == 0 && fc_board_take(board, UINT32_MAX, 0) == 0);
+  atomic_store(&slot->generation, UINT32_MAX);
+  CHECK(fc_board_take(board, 1, 0) == 1); /* 0 would mean "nobody was ever here" */
+  fc_board_destroy(board);
+}
+
+static void test_least_looks_at_ready_and_waiting(void) {
+  fc_board *board = fc_board_create(4);
+  if (!CHECK(board != NULL)) return;
+  CHECK(fc_board_least(board, 0, INT32_MAX) == -1); /* all EMPTY */
+  static const int32_t states[] = {FC_SLOT_EMPTY, FC_SLOT_BOOTING, FC_SLOT_READY, FC_SLOT_DRAINING};
+  for (size_t i = 0; i < 4; i++) {
+    ready(board, 2, 1, 0);
+    atomic_store(&board->slot[2].state, states[i]);
+    int want = states[i] == FC_SLOT_READY ? 2 : -1;
+    CHECK(fc_board_least(board, 0, 10) == want);
+  }
+  ready(board, 2, 0, 0); /* busy */
+  CHECK(fc_board_least(board, 0, 10) == -1);
+  ready(board, 2, 1, 0);
+  CHECK(fc_board_least(board, 0, 10) == 2);
+  CHECK(fc_board_least(board, 2, 10) == -1); /* never itself */
+  fc_board_destroy(board);
+}
+
+static void test_least_limits(void) {
+  fc_board *board = fc_board_create(3);
+  if (!CHECK(board != NULL)) return;
+  ready(board, 1, 1, 5);
+  CHECK(fc_board_least(board, 0, 4) == -1);
+  CHECK(fc_board_least(board, 0, 5) == 1);
+  CHECK(fc_board_least(board, 0, 6) == 1);
+  CHECK(fc_board_least(board, 0, -1) == -1);
+  ready(board, 1, 1, 0);
+  CHECK(fc_board_least(board, 0, 0) == 1);
+  CHECK(fc_board_least(board, 0, -1) == -1);
+  /* A count below zero is a race of two senders, and means "few". */
+  ready(board, 2, 1, -1);
+  CHECK(fc_board_least(board, 0, 0) == 2);
+  fc_board_destroy(board);
+}
+
+static void test_least_picks_the_fewest_and_turns_on_ties(void) {
+  fc_board *board = fc_board_create(5);
+  if (!CHECK(board != NULL)) return;
+  for (uint32_t i = 0; i < 5; i++) ready(board, i, 1, 3);
+  for (uint32_t self = 0; self < 5; self++) {
+    CHECK(fc_board_least(board, self, 3) == (int)((self + 1) % 5));
+  }
+  ready(board, 1, 1, 2);
+  ready(board, 3, 1, 2);
+  static const int wants[] = {1, 3, 3, 1, 1};
+  for (uint32_t self = 0; self < 5; self++) {
+    CHECK(fc_board_least(board, self, 3) == wants[self]);
+  }
+  ready(board, 3, 1, 1);
+  for (uint32_t self = 0; self < 5; self++) {
+    CHECK(fc_board_least(board, self, 3) == (self == 3 ? 1 : 3));
+  }
+  /* Nobody is left out by an index that is not there. */
+  ready(board, 0, 1, 0);
+  CHECK(fc_board_least(board, 5, 3) == 0 && fc_board_least(board, UINT32_MAX, 3) == 0);
+  fc_board_destroy(board);
+  board = fc_board_create(1);
+  if (!CHECK(board != NULL)) return;
+  ready(board, 0, 1, 0);
+  CHECK(fc_board_least(board, 0, 3) == -1 && fc_board_least(board, 1, 3) == 0);
+  fc_board_destroy(board);
+}
+
+/* Every placement that three states of five slots allow, by a plain search. */
+static int plain_least(const fc_board *board, uint32_t self, int32_t most) {
+  int found = -1;
+  for (uint32_t step = 1; step <= board->slots; step++) {
+    uint32_t i = (self + step) % board->slots;
+    const fc_slot *slot = &board->slot[i];
+    if (i == self || slot->state != FC_SLOT_READY || !slot->waiting) continue;
+    if (slot->connections > most) continue;
+    if (found < 0 || slot->connections < board->slot[found].connections) found = (int)i;
+  }
+  return found;
+}
+
+static void test_least_against_a_plain_search(void) {
+  fc_board *board = fc_board_create(6);
+  if (!CHECK(board != NULL)) return;
+  uint64_t seed = 3;
+  for (int round = 0; round < 20000; round++) {
+    for (uint32_t i = 0; i < 6; i++) {
+      ready(board, i, check_random(&seed, 4) != 0, (int32_t)check_random(&seed, 4));
+      if (check_random(&seed, 4) == 0) atomic_store(&board->slot[i].state, FC_SLOT_DRAINING);
+    }
+    uint32_t self = (uint32_t)check_random(&seed, 6);
+    int32_t most = (int32_t)check_random(&seed, 5) - 1;
+    CHECK(fc_board_least(board, self, most) == plain_least(board, self, most));
+  }
+  fc_board_destroy(board);
+}
+
+static int child_is_fine(pid_t child) {
+  int status = -1;
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static void work(fc_board *board, uint32_t index) {
+  fc_slot *slot = &board->slot[index];
+  atomic_store(&slot->pid, (int32_t)getpid());
+  atomic_store(&slot->state, FC_SLOT_READY);
+  for (int i = 0; i < 1000; i++) {
+    fc_slot_run(slot, 1);
+    fc_slot_served(slot);
+  }
+  fc_slot_run(slot, -400);
+  fc_slot_hold(slot, 3);
+  fc_slot_beat(slot, 1, 777);
+}
+
+static void test_a_child_writes_and_the_parent_reads(void) {
+  fc_board *board = fc_board_create(2);
+  if (!CHECK(board != NULL)) return;
+  CHECK(fc_board_take(board, 1, 100) == 1);
+  fflush(stdout);
+  pid_t child = fork();
+  if (child == 0) {
+    work(board, 1);
+    _exit(0);
+  }
+  CHECK(child > 0 && child_is_fine(child));
+  fc_slot *slot = &board->slot[1];
+  CHECK(atomic_load(&slot->pid) == (int32_t)child);
+  CHECK(atomic_load(&slot->state) == FC_SLOT_READY && atomic_load(&slot->waiting) == 1);
+  CHECK(atomic_load(&slot->requests) == 1000 && atomic_load(&slot->running) == 600);
+  CHECK(atomic_load(&slot->connections) == 3 && atomic_load(&slot->heartbeat_ms) == 777);
+  CHECK(fc_board_least(board, 0, 3) == 1 && fc_board_least(board, 0, 2) == -1);
+  CHECK(atomic_load(&board->slot[0].requests) == 0);
+  fc_board_destroy(board);
+}
+
+/* Connections are counted by many at the same time, and none is lost. */
+static void test_many_processes_hold(void) {
+  enum { CHILDREN = 4, TIMES = 50000 };
+  fc_board *board = fc_board_create(1);
+  if (!CHECK(board != NULL)) return;
+  pid_t children[CHILDREN];
+  fflush(stdout);
+  for (int i = 0; i < CHILDREN; i++) {
+    children[i] = fork();
+    if (children[i] != 0) continue;
+    for (int k = 0; k < TIMES; k++) fc_slot_hold(&board->slot[0], k % 3 == 0 ? -1 : 1);
+    _exit(0);
+  }
+  for (int i = 0; i < CHILDREN; i++) CHECK(children[i] > 0 && child_is_fine(children[i]));
+  int32_t minus = (TIMES + 2) / 3;
+  CHECK(atomic_load(&board->slot[0].connections) == CHILDREN * (TIMES - 2 * minus));
+  fc_board_destroy(board);
+}
+
+int main(void) {
+  test_create();
+  test_take();
+  test_least_looks_at_ready_and_waiting();
+  test_least_limits();
+  test_least_picks_the_fewest_and_turns_on_ties();
+  test_least_against_a_plain_search();
+  test_a_child_writes_and_the_parent_reads();
+  test_many_processes_hold();
+  return check_summary("test_board");
+}
