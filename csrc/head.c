@@ -223,8 +223,8 @@ static const status_line UNREGISTERED = {"", 0};
 enum { BEFORE_PHRASE = 13, AFTER_PHRASE = 2, HEAD_USUAL = 512 };
 
 static const status_line *line_of(int status) {
-  size_t index = (size_t)status - 100;
-  return status >= 100 && index < sizeof LINES / sizeof LINES[0] ? &LINES[index] : &UNREGISTERED;
+  size_t index = (size_t)status - 100; /* enormous below 100 */
+  return index < sizeof LINES / sizeof LINES[0] ? &LINES[index] : &UNREGISTERED;
 }
 
 static fc_span phrase_of(const status_line *line) {

@@ -3,12 +3,26 @@
 
 #include <string.h>
 
-/* Bytes of a uri-host with an optional port (RFC 3986 section 3.2.2), as a
- * set: "[", "]" and ":" included, since their order is checked by nobody who
- * must decide where a request goes. */
-static int is_host_byte(unsigned char c) {
-  if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9')) return 1;
-  return c != 0 && strchr("-._~%!$&'()*+,;=:[]", c) != NULL;
+/* Bytes of a host's name: reg-name or IPv4 (RFC 3986 section 3.2.2), as a set. */
+static int is_name_byte(char c) {
+  unsigned char u = (unsigned char)c;
+  if ((u >= 'a' && u <= 'z') || (u >= 'A' && u <= 'Z') || (u >= '0' && u <= '9')) return 1;
+  return u != 0 && strchr("-._~%!$&'()*+,;=", u) != NULL;
+}
+
+static int is_digit(char c) { return c >= '0' && c <= '9'; }
+
+/* uri-host [ ":" port ].  What stands in the brackets of an IPv6 address is
+ * judged by its bytes only: nobody decides by it where a request goes. */
+static int is_host(const char *at, size_t len) {
+  const char *end = at + len;
+  int is_bracketed = at < end && *at == '[';
+  at += is_bracketed;
+  while (at < end && (is_name_byte(*at) || (is_bracketed && *at == ':'))) at++;
+  if (is_bracketed && (at == end || *at++ != ']')) return 0;
+  if (at < end && *at++ != ':') return 0;
+  while (at < end && is_digit(*at)) at++;
+  return at == end;
 }
 
 static char lower(char c) { return (c >= 'A' && c <= 'Z') ? (char)(c | 0x20) : c; }
@@ -129,19 +143,12 @@ static int frame_body(const fc_request *r, const facts *f, fc_framing *out, cons
   return 0;
 }
 
-static int all_host_bytes(const char *at, size_t len) {
-  for (size_t i = 0; i < len; i++) {
-    if (!is_host_byte((unsigned char)at[i])) return 0;
-  }
-  return 1;
-}
-
 static int frame_host(const fc_request *r, const facts *f, fc_framing *out, const char **why) {
   if (f->hosts == 0) {
     return r->minor == 0 ? 0 : refuse(400, "missing Host", why);
   }
   if (f->hosts > 1) return refuse(400, "repeated Host", why);
-  if (!all_host_bytes(r->base + f->host->value, f->host->value_len)) {
+  if (!is_host(r->base + f->host->value, f->host->value_len)) {
     return refuse(400, "malformed Host", why);
   }
   out->host = f->host->value;
@@ -174,7 +181,7 @@ static int frame_absolute(const fc_request *r, fc_framing *out, const char **why
   uint32_t at = r->target + scheme;
   uint32_t host = at;
   while (at < end && r->base[at] != '/' && r->base[at] != '?') at++;
-  if (at == host || !all_host_bytes(r->base + host, at - host)) {
+  if (at == host || r->base[host] == ':' || !is_host(r->base + host, at - host)) {
     return refuse(400, "malformed host in the target", why);
   }
   out->host = host;
@@ -184,12 +191,21 @@ static int frame_absolute(const fc_request *r, fc_framing *out, const char **why
   return 0;
 }
 
+/* CONNECT names a port (RFC 9110 section 9.3.6). */
+static int ends_with_port(const char *at, size_t len) {
+  size_t i = len;
+  while (i > 0 && is_digit(at[i - 1])) i--;
+  return i < len && i > 0 && at[i - 1] == ':';
+}
+
 static int frame_target(const fc_request *r, fc_framing *out, const char **why) {
   const char *target = r->base + r->target;
   const char *method = r->base + r->method;
   if (memchr(target, '#', r->target_len) != NULL) return refuse(400, "fragment in the target", why);
   if (r->method_len == 7 && memcmp(method, "CONNECT", 7) == 0) {
-    if (!all_host_bytes(target, r->target_len)) return refuse(400, "malformed authority", why);
+    if (!is_host(target, r->target_len) || !ends_with_port(target, r->target_len)) {
+      return refuse(400, "malformed authority", why);
+    }
     out->is_connect = 1;
     out->target_form = FC_TARGET_AUTHORITY;
     out->path = r->target;
@@ -249,8 +265,6 @@ static int is_token_byte(char c) {
   if ((u >= 'a' && u <= 'z') || (u >= 'A' && u <= 'Z') || (u >= '0' && u <= '9')) return 1;
   return u != 0 && strchr("!#$%&'*+-.^_`|~", u) != NULL;
 }
-
-static int is_digit(char c) { return c >= '0' && c <= '9'; }
 
 /* " HTTP/d.d\r\n" */
 static int version_status(const char *at, const char *end) {

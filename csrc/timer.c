@@ -50,14 +50,12 @@ static void unmark(fc_wheel *wheel, size_t slot) {
 /* How many ticks after wheel->tick the first occupied slot comes; -1: none. */
 static int64_t first_occupied(const fc_wheel *wheel) {
   size_t start = (size_t)wheel->tick & SLOT_MASK;
-  uint64_t from_start = ~UINT64_C(0) << start % WORD_BITS;
-  /* The word of `start` is looked at twice: its upper part first, its lower
-   * part, which is the end of the round, last. */
+  /* The word of `start` is looked at twice: first only from there on, and at
+   * last whole, when what is left in it is the end of the round. */
   for (size_t i = 0; i <= WORDS; i++) {
     size_t word = (start / WORD_BITS + i) % WORDS;
     uint64_t bits = wheel->occupied[word];
-    if (i == 0) bits &= from_start;
-    if (i == WORDS) bits &= ~from_start;
+    if (i == 0) bits &= ~UINT64_C(0) << start % WORD_BITS;
     if (bits == 0) continue;
     size_t slot = word * WORD_BITS + (size_t)__builtin_ctzll(bits);
     return (int64_t)((slot - start) & SLOT_MASK);

@@ -37,6 +37,7 @@ static void test_reserve_beside_the_boundary(void) {
   CHECK(fc_buf_reserve(&buf, 1000000) == FC_OK && buf.cap >= buf.len + 1000000);
   memset(buf.ptr + buf.len, 'y', 1000000);
   fc_buf_free(&buf);
+  CHECK(buf.ptr == NULL && buf.len == 0 && buf.cap == 0);
 }
 
 static void test_growth_is_amortised(void) {

@@ -217,11 +217,26 @@ static void test_area(void) {
     for (int i = 0; i < FC_OUT_AREA / 1024; i++) append_copy(1024);
     CHECK(queue.out->last == 1 && queue.out->block == NULL);
     append_copy(0);
+    append_unowned(0);
+    append_file(0, 0);
     CHECK(queue.out->last == 1);
     append_copy(1);
     CHECK(queue.out->last == 2 && queue.out->block != NULL);
     CHECK(flush_room(FC_OUT_AREA + 1) == FC_OK && queue.out->block == NULL && !kernel.wrong);
   }
+  queue_stop();
+}
+
+/* Once a block grows, small copies go there as well and not into what was left
+ * of the area: one run more and not two. */
+static void test_rest_of_area(void) {
+  queue_start();
+  script(UNLIMITED);
+  append_copy(FC_OUT_AREA - 10);
+  append_copy(100);
+  append_copy(5);
+  CHECK(queue.out->last == 2);
+  CHECK(flush_room(UNLIMITED) == FC_OK && !kernel.wrong);
   queue_stop();
 }
 
@@ -307,6 +322,9 @@ static void test_no_memory(void) {
   while (result == FC_OK && n < 3u << 20)
     n += (result = fc_out_refer(queue.out, "x", 1, &owner)) == 0;
   CHECK(result == FC_ERR && errno == ENOMEM && n == 1u << 20 && queue.out->bytes == n);
+  CHECK(fc_out_copy(queue.out, pattern, 1) == FC_ERR && queue.out->area_used == 0);
+  CHECK(fc_out_copy(queue.out, pattern, FC_OUT_AREA + 1) == FC_ERR && queue.out->block == NULL);
+  CHECK(fc_out_file(queue.out, pattern_file, 0, 1, &owner) == FC_ERR && queue.out->bytes == n);
   fc_out_abandon(queue.out);
   while (fc_out_finished(queue.out) != NULL) pulled++;
   CHECK(pulled == n);
@@ -341,6 +359,7 @@ int main(void) {
   test_calls();
   test_one_flush_is_bounded();
   test_area();
+  test_rest_of_area();
   test_blocks();
   test_errors();
   test_file_too_short();

@@ -105,6 +105,9 @@ static void test_far_deadlines_wake_rarely(void) {
     drain(START_MS);
     fc_deadline node = {0};
     fc_wheel_set(&wheel, &node, START_MS + rows[i].in_ms);
+    /* What is too far for the wheel is first looked at as late as it can be. */
+    int64_t wait = rows[i].in_ms < HORIZON ? rows[i].in_ms : HORIZON - 2 * TICK;
+    CHECK(fc_wheel_wait_ms(&wheel, START_MS) >= wait);
     size_t wakes = wakes_until(&node, START_MS);
     CHECK(wakes >= 1 && wakes <= rows[i].wakes);
   }
@@ -122,6 +125,9 @@ static void test_later_is_a_store(void) {
     CHECK(node.next == before.next && node.prev == before.prev);
     CHECK(node.at_ms == START_MS + in);
   }
+  /* Nearer than it was, but not before its slot comes up. */
+  fc_wheel_set(&wheel, &node, START_MS + 10000);
+  CHECK(node.at_ms == START_MS + 10000);
   CHECK(memcmp(&tables, &wheel, sizeof wheel) == 0);
   /* Earlier than the slot comes up: a real move. */
   fc_wheel_set(&wheel, &node, START_MS + 100);
@@ -149,13 +155,14 @@ static void test_earlier_within_the_slot(void) {
   /* Moments just after the tick before share the slot and are stored; the tick
    * before itself does not. */
   begin(0);
-  fc_deadline node = {0};
+  fc_deadline node = {0}, neighbour = {0};
   fc_wheel_set(&wheel, &node, 10 * TICK);
-  const fc_deadline *slot = node.next;
+  fc_wheel_set(&wheel, &neighbour, 10 * TICK);
+  CHECK(node.next == &neighbour);
   fc_wheel_set(&wheel, &node, 9 * TICK + 1);
-  CHECK(node.next == slot && node.at_ms == 9 * TICK + 1);
+  CHECK(node.next == &neighbour && node.at_ms == 9 * TICK + 1);
   fc_wheel_set(&wheel, &node, 9 * TICK);
-  CHECK(node.next != slot);
+  CHECK(node.next != &neighbour);
   CHECK(reported_at(&node, 0, 20 * TICK) == 9 * TICK);
 }
 
@@ -212,11 +219,28 @@ static void test_stopped_in_the_middle(void) {
   begin(START_MS);
   memset(crowd, 0, sizeof crowd);
   for (size_t i = 0; i < 10; i++) fc_wheel_set(&wheel, &crowd[i], START_MS + 10);
+  fc_wheel_set(&wheel, &crowd[10], START_MS + 50000);
   int64_t now = START_MS + 1000;
   CHECK(fc_wheel_expired(&wheel, now) != NULL);
   CHECK(fc_wheel_wait_ms(&wheel, now) == 0);
-  CHECK(wheel.count == 9);
+  CHECK(wheel.count == 10);
   CHECK(drain(now) == 9);
+  CHECK(fc_wheel_wait_ms(&wheel, now) >= 49000);
+}
+
+/* No monotonic clock does that, but nothing may break if one does. */
+static void test_time_steps_back(void) {
+  begin(START_MS);
+  drain(START_MS);
+  fc_deadline node = {0};
+  fc_wheel_set(&wheel, &node, START_MS + 10 * HORIZON);
+  int64_t wait = fc_wheel_wait_ms(&wheel, START_MS);
+  CHECK(fc_wheel_expired(&wheel, START_MS - 10 * TICK) == NULL);
+  CHECK(fc_wheel_expired(&wheel, 0) == NULL && fc_wheel_expired(&wheel, -1) == NULL);
+  CHECK(fc_wheel_wait_ms(&wheel, START_MS) == wait);
+  fc_wheel_set(&wheel, &node, START_MS - 5 * TICK);
+  CHECK(fc_wheel_expired(&wheel, START_MS - 5 * TICK - 1) == NULL);
+  CHECK(fc_wheel_expired(&wheel, START_MS + TICK) == &node);
 }
 
 static void test_set_within_the_loop(void) {
@@ -439,6 +463,7 @@ int main(void) {
   test_clear_empties_the_slot();
   test_clear_during_expiry();
   test_stopped_in_the_middle();
+  test_time_steps_back();
   test_set_within_the_loop();
   test_moved_while_due();
   test_jumps();
