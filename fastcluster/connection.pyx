@@ -11,6 +11,7 @@
 #   HEAD     a request head has begun
 #   BODY     the exchange's body is being read (or discarded)
 #   RUNNING  the request is complete, the response is not
+#   TUNNEL   the exchange has switched protocols; bytes pass through as they are
 #   CLOSING  no more requests; what is queued is still sent
 #   LINGER   the sending side is shut; the client's bytes are dropped until it closes
 #   CLOSED   the descriptor is gone
@@ -22,6 +23,10 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memchr, memset
 
 from fastcluster.csrc cimport *
+from fastcluster.exchange cimport (
+    REQUEST_BODY, REQUEST_BROKEN, REQUEST_DONE, RESPONSE_DONE, RESPONSE_STARTED, RESPONSE_WAITING,
+    Connection, Exchange, Consumer, Limits, Service, span_of, span_of_bytes,
+)
 from fastcluster.parser cimport Door, knows_method, read_head, start_head
 
 cdef enum:
@@ -29,20 +34,10 @@ cdef enum:
     HEAD
     BODY
     RUNNING
+    TUNNEL
     CLOSING
     LINGER
     CLOSED
-
-# An exchange's two sides.
-cdef enum:
-    REQUEST_BODY
-    REQUEST_DONE
-    REQUEST_BROKEN
-
-cdef enum:
-    RESPONSE_WAITING
-    RESPONSE_STARTED
-    RESPONSE_DONE
 
 # What a step says: go on with the rest of the window, or nothing more now.
 cdef enum:
@@ -56,97 +51,7 @@ cdef enum:
     DISCARD_MS = 500
     RATE_GRACE_MS = 10000
     BLANK_LINES = 8                 # CRLFs before a request line (RFC 9112 section 2.2)
-    SPARES = 64                     # trays and parsers kept for reuse
     LINGER_BYTES = 1 << 20
-
-
-cdef inline fc_span span_of(const char *ptr, size_t len) noexcept:
-    cdef fc_span span
-    span.ptr = ptr
-    span.len = len
-    return span
-
-
-cdef inline fc_span span_of_bytes(bytes text) noexcept:
-    return span_of(PyBytes_AS_STRING(text), <size_t>len(text))
-
-
-cdef class Handler:
-    cdef int begin(self, Exchange exchange) except -1:
-        raise NotImplementedError
-
-
-cdef class Consumer:
-    cdef int data(self, const char *ptr, size_t len) except -1:
-        return 0
-
-    cdef int end(self) except -1:
-        return 0
-
-    cdef int lost(self) except -1:
-        return 0
-
-    cdef int writable(self) except -1:
-        return 0
-
-    cdef int resume(self) except -1:
-        return 0
-
-
-cdef class Listener:
-    pass
-
-
-cdef class Service:
-    cdef int resume_later(self, Consumer consumer) except -1:
-        self.consumers_later.append(consumer)
-        return 0
-
-    cpdef object post(self, object callback):
-        raise NotImplementedError
-
-    cdef fc_span date_text(self) noexcept:
-        if not self.date_field:
-            return span_of(NULL, 0)
-        return fc_date_text(&self.date, self.loop.unix_second)
-
-    cdef fc_out *take_tray(self) except NULL:
-        cdef fc_out *tray = self.trays
-        if tray != NULL:
-            self.trays = tray.next
-            self.n_trays -= 1
-            return tray
-        tray = fc_out_new()
-        if tray == NULL:
-            raise MemoryError
-        return tray
-
-    cdef void give_tray(self, fc_out *tray) noexcept:
-        if self.n_trays == SPARES:
-            fc_out_delete(tray)
-            return
-        tray.next = self.trays
-        self.trays = tray
-        self.n_trays += 1
-
-    cdef fc_parser *take_parser(self) except NULL:
-        cdef fc_parser *parser = self.parsers
-        if parser != NULL:
-            self.parsers = parser.next
-            self.n_parsers -= 1
-            return parser
-        parser = fc_parser_new(self.limits.fields)
-        if parser == NULL:
-            raise MemoryError
-        return parser
-
-    cdef void give_parser(self, fc_parser *parser) noexcept:
-        if self.n_parsers == SPARES:
-            fc_parser_delete(parser)
-            return
-        parser.next = self.parsers
-        self.parsers = parser
-        self.n_parsers += 1
 
 
 cdef void give_back_owners(fc_out *out) noexcept:
@@ -159,7 +64,7 @@ cdef void give_back_owners(fc_out *out) noexcept:
 # Reference cycles (connection, exchange, consumer) are broken by hand when an
 # exchange ends, so the collector need not walk what every request allocates.
 @cython.no_gc
-cdef class Connection:
+cdef class HttpConnection(Connection):
     def __cinit__(self):
         memset(&self.io, 0, sizeof(fc_conn))
         self.io.source.fd = -1
@@ -167,23 +72,12 @@ cdef class Connection:
     def __dealloc__(self):
         fc_buf_free(&self.io.input)
 
-    cdef str client_host(self):
-        cdef char text[64]
-        cdef size_t n
-        if self.client is None:
-            n = fc_peer_text(&self.io.peer, text, sizeof(text))
-            self.client = text[:n].decode("ascii")
-        return self.client
-
-    cdef int client_port(self):
-        return self.io.peer.port
-
     # ---- life
 
     cdef int open(self) except -1:
         """Join the loop: io.source.fd, io.peer, service and listener are set."""
         cdef Service service = self.service
-        cdef Connection first
+        cdef HttpConnection first
         self.io.source.owner = <void *>self
         self.io.deadline.owner = <void *>self
         self.phase = IDLE
@@ -192,7 +86,7 @@ cdef class Connection:
         Py_INCREF(self)
         self.next = service.first
         if service.first != NULL:
-            first = <Connection>service.first
+            first = <HttpConnection>service.first
             first.previous = <void *>self
         service.first = <void *>self
         service.n_connections += 1
@@ -202,7 +96,7 @@ cdef class Connection:
     cdef int close(self) except -1:
         cdef Service service = self.service
         cdef int fd = self.io.source.fd
-        cdef Connection neighbour
+        cdef HttpConnection neighbour
         if self.phase == CLOSED:
             return 0
         self.phase = CLOSED
@@ -222,12 +116,12 @@ cdef class Connection:
             self.io.out = NULL
         fc_buf_free(&self.io.input)
         if self.previous != NULL:
-            neighbour = <Connection>self.previous
+            neighbour = <HttpConnection>self.previous
             neighbour.next = self.next
         else:
             service.first = self.next
         if self.next != NULL:
-            neighbour = <Connection>self.next
+            neighbour = <HttpConnection>self.next
             neighbour.previous = self.previous
         self.previous = self.next = NULL
         service.n_connections -= 1
@@ -262,8 +156,11 @@ cdef class Connection:
 
     cdef int retire(self) except -1:
         """The server drains: idle connections go once they have been quiet."""
+        cdef Exchange exchange = self.exchange
         if self.phase == IDLE:
-            self.set_deadline()
+            return self.set_deadline()
+        if exchange is not None and exchange.consumer is not None:
+            exchange.consumer.draining()
         return 0
 
     # ---- reading
@@ -323,14 +220,28 @@ cdef class Connection:
     cdef int apply_eof(self) except -1:
         """The client sends nothing more: what does that end?"""
         if self.phase == RUNNING:
-            return 0  # a half-closed client still waits for its answer
+            return self.tell_half_closed()
         if self.io.input.len != 0 and (self.full or self.paused):
             return 0  # more was understood than we take now
-        if self.phase == BODY and self.exchange.response_state != RESPONSE_DONE:
+        if self.phase == TUNNEL or \
+                (self.phase == BODY and self.exchange.response_state != RESPONSE_DONE):
             # A cut-off body is no body: the application hears of the loss.
             self.drop_exchange()
         self.keep_alive = False
         self.phase = CLOSING
+        return 0
+
+    cdef int tell_half_closed(self) except -1:
+        """A client that closed its side only may still wait for its answer."""
+        cdef Exchange exchange = self.exchange
+        if exchange.consumer is None or exchange.told_half_closed or \
+                exchange.response_state == RESPONSE_DONE:
+            return 0
+        exchange.told_half_closed = True
+        try:
+            exchange.consumer.half_closed()
+        except Exception:
+            exchange.failed_by_exception()
         return 0
 
     # ---- understanding
@@ -371,6 +282,8 @@ cdef class Connection:
             if self.exchange.response_state != RESPONSE_DONE:
                 return STOP
             return self.conclude(window)
+        if self.phase == TUNNEL:
+            return self.take_tunnel(window)
         if window.len == window.known:
             return STOP
         # Pipelined requests wait while the client takes no answers.
@@ -456,8 +369,11 @@ cdef class Connection:
         # clears nearly all.
         if request.head_len > limits.request_line or request.head_len > limits.field_size:
             status = check_sizes(request, limits)
+            if status == 414:
+                return self.refuse(414, "request line too long")
             if status != 0:
-                return self.refuse(status, "request line or field too long")
+                return self.refuse(431, "request head too large" if request.head_len > limits.head
+                                   else "request field too large")
         status = fc_request_frame(request, &framing, &why)
         if status != 0:
             return self.refuse(status, (<bytes>why).decode("ascii"))
@@ -513,6 +429,25 @@ cdef class Connection:
         return GO
 
     # ---- bodies
+
+    cdef int take_tunnel(self, Window *window) except -1:
+        cdef Exchange exchange = self.exchange
+        if exchange.response_state == RESPONSE_DONE:
+            return self.conclude(window)
+        if self.paused or window.len == 0:
+            return STOP
+        try:
+            exchange.consumer.data(window.ptr, window.len)
+        except Exception:
+            exchange.failed_by_exception()
+        window.len = 0
+        return GO
+
+    cdef int become_tunnel(self) except -1:
+        self.phase = TUNNEL
+        self.keep_alive = False
+        self.paused = False
+        return 0
 
     cdef int take_body(self, Window *window) except -1:
         cdef fc_span span
@@ -634,7 +569,7 @@ cdef class Connection:
         cdef fc_buf *held = &self.io.input
         cdef Exchange exchange = self.exchange
         if exchange is not None and exchange.kept and exchange.head_copy is None:
-            exchange.preserve_head()
+            self.preserve_head(exchange)
         if window.len == 0:
             if held.ptr != NULL:
                 fc_buf_free(held)
@@ -646,6 +581,20 @@ cdef class Connection:
             return 0
         if fc_buf_append(held, window.ptr, window.len) < 0:
             raise MemoryError
+        return 0
+
+    cdef int preserve_head(self, Exchange exchange) except -1:
+        """The feed ends and the head is still wanted: copy it, and keep its spans."""
+        cdef Service service = self.service
+        cdef fc_request *request
+        if self.parser == NULL:
+            self.parser = service.parser
+            service.parser = NULL
+            service.parser = service.take_parser()
+        request = &self.parser.request
+        exchange.head_copy = PyBytes_FromStringAndSize(request.base, request.head_len)
+        request.base = PyBytes_AS_STRING(exchange.head_copy)
+        exchange.request = request
         return 0
 
     # ---- writing
@@ -798,6 +747,8 @@ cdef class Connection:
             return not self.paused or self.exchange.response_state == RESPONSE_DONE
         if self.phase == IDLE:
             return not self.full
+        if self.phase == TUNNEL:
+            return not self.paused
         return self.phase != CLOSING
 
     cdef int on_deadline(self) except -1:
@@ -834,327 +785,6 @@ cdef class Connection:
 
     def log_deadline(self, str why):
         self.service.log.info("%s: closed: the client %s", self.client_host() or "unix client", why)
-
-
-@cython.no_gc
-@cython.freelist(64)
-cdef class Exchange:
-    # ---- the request
-
-    cdef bytes part(self, uint32_t at, uint32_t len):
-        return PyBytes_FromStringAndSize(self.request.base + at, len)
-
-    cdef int keep(self) except -1:
-        self.kept = True
-        return 0
-
-    cdef int preserve_head(self) except -1:
-        """The feed ends and the head is still wanted: copy it, and keep its spans."""
-        cdef Connection connection = self.connection
-        cdef Service service = connection.service
-        cdef fc_request *request
-        if connection.parser == NULL:
-            connection.parser = service.parser
-            service.parser = NULL
-            service.parser = service.take_parser()
-        request = &connection.parser.request
-        self.head_copy = PyBytes_FromStringAndSize(request.base, request.head_len)
-        request.base = PyBytes_AS_STRING(self.head_copy)
-        self.request = request
-        return 0
-
-    cdef int collect(self, Consumer consumer) except -1:
-        self.consumer = consumer
-        return 0
-
-    cdef int pause(self) except -1:
-        cdef Connection connection = self.connection
-        if connection is None or connection.paused:
-            return 0
-        connection.paused = True
-        connection.paused_ms = connection.service.loop.now_ms
-        return connection.settle()
-
-    cdef int proceed(self) except -1:
-        cdef Connection connection = self.connection
-        cdef int64_t now
-        if connection is None or not connection.paused:
-            return 0
-        now = connection.service.loop.now_ms
-        connection.paused = False
-        connection.body_since_ms += now - connection.paused_ms
-        connection.since_ms = now
-        return connection.advance()
-
-    cdef int send_continue(self) except -1:
-        cdef Connection connection = self.connection
-        cdef fc_head *head
-        if connection is None or not self.framing.expect_continue or self.continued:
-            return 0
-        self.continued = True
-        connection.since_ms = connection.body_since_ms = connection.service.loop.now_ms
-        if self.response_state != RESPONSE_WAITING:
-            return 0
-        head = &connection.service.head
-        check(fc_head_start(head, 100, span_of(NULL, 0)))
-        check(fc_head_finish(head, FC_FRAME_NONE, 0, FC_CONN_NONE, span_of(NULL, 0),
-                             span_of(NULL, 0)))
-        self.put(head.buf.ptr, head.buf.len, None)
-        return self.flush()
-
-    cdef bint body_is_pending(self):
-        return self.request_state == REQUEST_BODY
-
-    # ---- the response
-
-    cdef int start(self, int status, fc_span reason) except -1:
-        if self.connection is None:
-            raise BrokenPipeError("the client is gone")
-        if self.response_state != RESPONSE_WAITING:
-            raise RuntimeError("the response head was sent already")
-        if fc_head_start(&self.connection.service.head, status, reason) != FC_OK:
-            raise ValueError(
-                f"status {status} {span_text(reason)!r}: the status is 100 to 999, "
-                "and the reason may not hold control characters"
-            )
-        self.status = status
-        return 0
-
-    cdef int field(self, fc_span name, fc_span value) except -1:
-        if fc_head_field(&self.connection.service.head, name, value) != FC_OK:
-            raise ValueError(
-                f"response field {span_text(name)!r}: {span_text(value)!r} cannot be sent: "
-                "a name is a token, a value holds no CR, LF or NUL, and Content-Length is one number"
-            )
-        return 0
-
-    cdef int send_head(self, int64_t length) except -1:
-        cdef Connection connection = self.connection
-        cdef Service service = connection.service
-        cdef fc_head *head = &service.head
-        cdef int frame = FC_FRAME_NONE
-        cdef int field
-        if head.said & FC_SAID_LENGTH:
-            length = head.content_length
-        self.bodyless = self.framing.is_head or self.status < 200 or self.status == 204 or \
-            self.status == 304
-        if not self.bodyless:
-            if length >= 0:
-                frame = FC_FRAME_LENGTH
-                self.declared = length
-            elif self.minor >= 1:
-                frame = FC_FRAME_CHUNKED
-                self.chunked = True
-            else:
-                connection.keep_alive = False
-                self.ends_by_close = True
-        elif length > 0 or head.said & FC_SAID_LENGTH:
-            # What a GET would have said; but 1xx and 204 never have a length
-            # (RFC 9110 section 8.6).
-            if self.status >= 200 and self.status != 204:
-                frame = FC_FRAME_LENGTH
-        if not self.keeps_alive():
-            connection.keep_alive = False
-        if self.status == 101:
-            field = FC_CONN_UPGRADE
-        elif not connection.keep_alive:
-            field = FC_CONN_CLOSE
-        else:
-            field = FC_CONN_NONE if self.minor >= 1 else FC_CONN_KEEP
-        if fc_head_finish(head, frame, length, field, service.date_text(),
-                          span_of_bytes(service.server_field)) != FC_OK:
-            raise MemoryError
-        self.response_state = RESPONSE_STARTED
-        return self.put(head.buf.ptr, head.buf.len, None)
-
-    cdef bint keeps_alive(self) noexcept:
-        cdef Connection connection = self.connection
-        cdef Service service = connection.service
-        if not connection.keep_alive or service.draining or service.head.said & FC_SAID_CLOSE:
-            return False
-        if self.request_state == REQUEST_DONE or self.consumer is not None:
-            return True
-        # Nobody reads the body: the connection survives if little of it is left.
-        if self.framing.expect_continue and not self.continued:
-            return False
-        return connection.body.kind == FC_BODY_COUNTED and \
-            connection.body.left <= service.limits.unread_body
-
-    cdef int put(self, const char *ptr, size_t len, object owner) except -1:
-        """Queue bytes as they are."""
-        cdef fc_out *out = self.connection.outlet()
-        if owner is None or len <= FC_OUT_COPY_MAX:
-            if fc_out_copy(out, ptr, len) < 0:
-                raise MemoryError
-            return 0
-        if fc_out_refer(out, ptr, len, <void *>owner) < 0:
-            raise MemoryError
-        Py_INCREF(owner)
-        return 0
-
-    cdef int room_for(self, uint64_t len, uint64_t *allowed) except -1:
-        """Check that body bytes may be sent now, and how many of them."""
-        cdef Connection connection = self.connection
-        if connection is None or connection.broken:
-            raise BrokenPipeError("the client is gone")
-        if self.response_state != RESPONSE_STARTED:
-            raise RuntimeError("body bytes before the head or after the end of the response")
-        allowed[0] = len
-        if self.bodyless:
-            allowed[0] = 0
-        elif self.declared >= 0 and self.sent + len > <uint64_t>self.declared:
-            allowed[0] = <uint64_t>self.declared - self.sent
-            if not self.excess:
-                self.excess = True
-                connection.service.log.error(
-                    "the response body is longer than its Content-Length of %d bytes: "
-                    "the rest is withheld", self.declared)
-        return 0
-
-    cdef int write(self, const char *ptr, size_t len, object owner) except -1:
-        cdef uint64_t allowed = 0
-        cdef char size[20]
-        self.room_for(len, &allowed)
-        if allowed == 0:
-            return 0
-        self.sent += allowed
-        if not self.chunked:
-            return self.put(ptr, <size_t>allowed, owner)
-        self.put(size, chunk_size(allowed, size), None)
-        self.put(ptr, <size_t>allowed, owner)
-        return self.put(b"\r\n", 2, None)
-
-    cdef int send_file(self, int fd, int64_t offset, int64_t len, object owner) except -1:
-        cdef uint64_t allowed = 0
-        cdef char size[20]
-        self.room_for(<uint64_t>len, &allowed)
-        if allowed == 0:
-            return 0
-        self.sent += allowed
-        if self.chunked:
-            self.put(size, chunk_size(allowed, size), None)
-        if fc_out_file(self.connection.outlet(), fd, offset, <size_t>allowed, <void *>owner) < 0:
-            raise MemoryError
-        Py_INCREF(owner)
-        if self.chunked:
-            self.put(b"\r\n", 2, None)
-        return 0
-
-    cdef int finish(self) except -1:
-        cdef Connection connection = self.connection
-        if connection is None or self.response_state == RESPONSE_DONE:
-            return 0
-        if self.response_state == RESPONSE_WAITING:
-            raise RuntimeError("the response ends before it has begun")
-        if self.chunked and not self.bodyless:
-            self.put(b"0\r\n\r\n", 5, None)
-        elif self.declared >= 0 and self.sent < <uint64_t>self.declared:
-            connection.service.log.error(
-                "the response body is %d bytes short of its Content-Length of %d: "
-                "the connection is closed", self.declared - <int64_t>self.sent, self.declared)
-            connection.keep_alive = False
-        return self.end()
-
-    cdef int end(self) except -1:
-        cdef Connection connection = self.connection
-        cdef Service service = connection.service
-        self.response_state = RESPONSE_DONE
-        self.ended_ms = service.loop.now_ms
-        if self.line is not None:
-            service.access.record(
-                connection.client_host(), self.line[0], self.line[1], (self.major, self.minor),
-                self.status, self.sent, self.line[2], self.line[3])
-        if connection.corked:
-            return 0
-        return connection.advance()
-
-    cdef int fail(self, int status) except -1:
-        cdef bytes body
-        cdef fc_span reason
-        if self.connection is None or self.response_state == RESPONSE_DONE:
-            return 0
-        if self.response_state == RESPONSE_STARTED:
-            return self.cut_off()
-        reason = fc_head_reason(status)
-        body = b"%d %s\n" % (status, reason.ptr[:reason.len])
-        self.start(status, span_of(NULL, 0))
-        self.field(span_of(b"Content-Type", 12), span_of(b"text/plain", 10))
-        self.send_head(len(body))
-        self.write(PyBytes_AS_STRING(body), <size_t>len(body), body)
-        return self.finish()
-
-    cdef int cut_off(self) except -1:
-        """End a started response so that the client sees that it is not whole."""
-        cdef Connection connection = self.connection
-        connection.keep_alive = False
-        # Only a reset tells a client that reads until the close.
-        connection.reset = connection.reset or self.ends_by_close
-        return self.end()
-
-    cdef int failed_by_exception(self) except -1:
-        """Called in an except clause: log it, and answer or cut off."""
-        if self.connection is None:
-            return 0
-        self.connection.service.log.exception("the application's handler failed")
-        return self.fail(500)
-
-    cdef int flush(self) except -1:
-        cdef Connection connection = self.connection
-        if connection is None:
-            return 0
-        connection.flush()
-        if not connection.corked:
-            connection.set_interest()
-        return 0
-
-    cdef size_t queued(self):
-        cdef Connection connection = self.connection
-        if connection is None:
-            return 0
-        if connection.io.out != NULL:
-            return connection.io.out.bytes
-        if connection.service.serving == <void *>connection:
-            return connection.service.tray.bytes
-        return 0
-
-    cdef int wait_writable(self) except -1:
-        cdef Connection connection = self.connection
-        cdef Limits *limits
-        cdef int result
-        if connection is None:
-            raise BrokenPipeError("the client is gone")
-        limits = &connection.service.limits
-        connection.flush()
-        while not connection.broken and self.queued() > limits.low_water:
-            with nogil:
-                result = fc_conn_poll(connection.io.source.fd, FC_WRITE, <int>limits.write_ms)
-            if check(result) == 0:
-                connection.broken = True
-                raise TimeoutError("the client took nothing of its response any more")
-            connection.flush()
-        if connection.broken:
-            raise BrokenPipeError("the client is gone")
-        return 0
-
-
-cdef str span_text(fc_span span):
-    return span.ptr[:span.len].decode("latin-1")
-
-
-cdef size_t chunk_size(uint64_t n, char *text) noexcept:
-    """Write the line before a chunk (RFC 9112 section 7.1) and return its length."""
-    cdef char digits[16]
-    cdef size_t count = 0
-    cdef size_t i
-    while n != 0:
-        digits[count] = b"0123456789abcdef"[n & 15]
-        n >>= 4
-        count += 1
-    for i in range(count):
-        text[i] = digits[count - 1 - i]
-    text[count] = 13
-    text[count + 1] = 10
-    return count + 2
 
 
 cdef int check_sizes(fc_request *request, Limits *limits) noexcept:

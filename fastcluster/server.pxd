@@ -2,7 +2,8 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
-from fastcluster.connection cimport Connection, Consumer, Handler, Listener, Service
+from fastcluster.connection cimport HttpConnection
+from fastcluster.exchange cimport Consumer, Handler, Listener, Service
 from fastcluster.csrc cimport fc_board, fc_deadline, fc_peer, fc_slot, fc_source
 
 
@@ -24,6 +25,7 @@ cdef class Watch:
 
 cdef class Server(Service):
     cdef Board board
+    cdef int index               # of our slot on it
     cdef fc_slot own_slot        # when there is no board
     cdef uint32_t generation
     cdef list watches            # of listeners and the inbox
@@ -40,15 +42,18 @@ cdef class Server(Service):
     cdef fc_deadline resume_at   # accepting starts again
     cdef bint accepting
     cdef bint closed
+    cdef bint called_back        # a watch's callback ran in this turn
 
     cdef Watch _watch_source(self, int fd, uint8_t kind, Listener listener)
     cdef int dispatch(self, fc_source *source, int what) except -1
-    cdef int serve(self, Connection connection, int what) except -1
-    cdef int crash(self, Connection connection) except -1
+    cdef int take_turn(self, int timeout_ms) except -1
+    cdef int serve(self, HttpConnection connection, int what) except -1
+    cdef int crash(self, HttpConnection connection) except -1
     cdef int expire(self) except -1
     cdef int run_later(self) except -1
     cdef int run_posted(self) except -1
     cdef int sweep(self) except -1
+    cdef int64_t guest_wait_ms(self) noexcept
     cdef int wait_ms(self, int timeout_ms) except? -2
     cdef int accept_some(self, Listener listener, int most) except -1
     cdef int place(self, int fd, fc_peer *peer, Listener listener) except -1

@@ -3,7 +3,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from fastcluster.config import Config
-from fastcluster.connection import Handler, Listener
+from fastcluster.exchange import Handler, Listener
 from fastcluster.log import AccessLog
 
 class Board:
@@ -27,6 +27,7 @@ class Server:
         *,
         board: Board | None = None,
         slot: int = 0,
+        number: int | None = None,
         inbox: socket.socket | None = None,
         outboxes: Sequence[socket.socket] = (),
         log: logging.Logger | None = None,
@@ -38,6 +39,7 @@ class Server:
     def post(self, callback: Callable[[], object]) -> None: ...
     def ready(self) -> None: ...
     def turn(self, timeout_ms: int = -1) -> int: ...
+    def run(self, timeout_ms: int = -1) -> bool: ...
     def fileno(self) -> int: ...
     def drain(self, last: bool = False) -> None: ...
     @property

@@ -22,7 +22,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
-from fastcluster.connection cimport Connection, Consumer, Handler, Limits, Listener, Service
+from fastcluster.connection cimport HttpConnection
+from fastcluster.exchange cimport Consumer, Handler, Limits, Listener, Service
 from fastcluster.csrc cimport *
 
 cdef enum:
@@ -35,6 +36,7 @@ cdef enum:
     ACCEPT_BATCH = 64         # connections taken from a listener in one turn
     ACCEPT_PAUSE_MS = 100     # after the process ran out of descriptors
     REFUSED_AT_ONCE = 256     # connections above the limit that get a 503 in full
+    GUEST_TURN_MS = 1000      # how late a guest may notice such a deadline
     DESCRIPTORS_KEPT = 64     # of RLIMIT_NOFILE, for the application's own files
 
 
@@ -104,17 +106,17 @@ cdef int64_t milliseconds(object seconds) except -1:
     return <int64_t>(seconds * 1000)
 
 
-cdef int connection_limit(int wanted) except -1:
+cdef int connection_limit(int wanted, int inherited) except -1:
     """Return the most connections a worker holds, from the limit on descriptors."""
     cdef object soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     cdef int fits
     if soft == resource.RLIM_INFINITY:
         soft = 1 << 20
-    fits = max(8, int(min(soft, 1 << 20)) * 8 // 10 - DESCRIPTORS_KEPT)
+    fits = max(8, int(min(soft, 1 << 20)) * 8 // 10 - DESCRIPTORS_KEPT - inherited)
     return min(wanted, fits) if wanted else fits
 
 
-cdef Limits limits_of(object config) except *:
+cdef Limits limits_of(object config, int inherited) except *:
     cdef Limits limits
     limits.request_line = config.limit_request_line_bytes
     limits.fields = config.limit_request_fields
@@ -124,7 +126,7 @@ cdef Limits limits_of(object config) except *:
     limits.unread_body = config.limit_unread_body_bytes
     limits.body_rate = config.limit_body_rate
     limits.requests = config.limit_keep_alive_requests
-    limits.connections = connection_limit(config.limit_connections)
+    limits.connections = connection_limit(config.limit_connections, inherited)
     limits.keep_alive_ms = milliseconds(config.timeout_keep_alive_s)
     limits.head_ms = milliseconds(config.timeout_head_s)
     limits.body_ms = milliseconds(config.timeout_body_s)
@@ -140,7 +142,8 @@ cdef class Server(Service):
 
     handler: runs the application.  config: a config.Config.  board, slot, inbox
     and outboxes come from the primary and let this worker hand connections to its
-    siblings; without them it keeps what it accepts.
+    siblings; without them it keeps what it accepts.  number: what applications see
+    as request.worker, if that is not the slot.
     """
 
     def __cinit__(self):
@@ -153,14 +156,16 @@ cdef class Server(Service):
         self.slot = &self.own_slot
 
     def __init__(self, Handler handler not None, object config, *, Board board=None, int slot=0,
-                 object inbox=None, object outboxes=(), object log=None, object access=None):
+                 object number=None, object inbox=None, object outboxes=(), object log=None,
+                 object access=None):
         cdef int i
         self.handler = handler
         self.config = config
-        self.limits = limits_of(config)
+        self.limits = limits_of(config, len(outboxes))
         self.log = log if log is not None else logging.getLogger("fastcluster")
         self.access = access
-        self.worker = slot
+        self.index = slot
+        self.worker = slot if number is None else number
         self.server_field = b"fastcluster" if config.server_header else b""
         self.date_field = config.date_header
         self.listeners = []
@@ -298,6 +303,9 @@ cdef class Server(Service):
         Returns how many sources were ready.  Exceptions of signal handlers, such
         as KeyboardInterrupt, pass through; those of applications never do.
         """
+        return self.take_turn(timeout_ms)
+
+    cdef int take_turn(self, int timeout_ms) except -1:
         cdef int n, what
         cdef int wait = self.wait_ms(timeout_ms)
         cdef fc_source *source
@@ -313,7 +321,7 @@ cdef class Server(Service):
         source = fc_loop_next(&self.loop, &what)
         while source != NULL:
             if source.kind == CONNECTION:
-                self.serve(<Connection>source.owner, what)
+                self.serve(<HttpConnection>source.owner, what)
             else:
                 self.dispatch(source, what)
             source = fc_loop_next(&self.loop, &what)
@@ -325,8 +333,29 @@ cdef class Server(Service):
         self.sweep()
         if timeout_ms == 0:
             # A guest: the loop we live in waits for us, but not for our deadlines.
-            check(fc_loop_arm(&self.loop, fc_wheel_wait_ms(&self.wheel, self.loop.now_ms)))
+            check(fc_loop_arm(&self.loop, self.guest_wait_ms()))
         return n
+
+    def run(self, int timeout_ms=-1):
+        """Take turns until a watched descriptor has called back, or nothing is left to do.
+
+        Returns True after a callback, False once the server is drained or
+        timeout_ms are over.  Turn after turn costs no Python this way.
+        """
+        cdef int64_t until
+        fc_loop_refresh(&self.loop)
+        until = self.loop.now_ms + timeout_ms
+        self.called_back = False
+        while not self.called_back:
+            if self.draining and self.n_connections == 0:
+                return False
+            if timeout_ms < 0:
+                self.take_turn(-1)
+            elif until <= self.loop.now_ms:
+                return False
+            else:
+                self.take_turn(<int>(until - self.loop.now_ms))
+        return True
 
     cdef int wait_ms(self, int timeout_ms) except? -2:
         cdef int64_t due
@@ -340,14 +369,21 @@ cdef class Server(Service):
         # One more, since the coarse clock may lag behind the kernel's by a tick.
         return <int>min(due + 1, 3600000)
 
-    cdef int serve(self, Connection connection, int what) except -1:
+    cdef int64_t guest_wait_ms(self) noexcept:
+        cdef int64_t due = fc_wheel_wait_ms(&self.wheel, self.loop.now_ms)
+        # Deadlines may also be set between turns, by answers of the application.
+        if self.n_connections and (due < 0 or due > GUEST_TURN_MS):
+            return GUEST_TURN_MS
+        return due
+
+    cdef int serve(self, HttpConnection connection, int what) except -1:
         try:
             connection.on_ready(what)
         except Exception:
             self.crash(connection)
         return 0
 
-    cdef int crash(self, Connection connection) except -1:
+    cdef int crash(self, HttpConnection connection) except -1:
         """An error of ours: give this connection up, keep the others."""
         self.log.exception("internal error: a connection was closed")
         connection.corked = False
@@ -362,6 +398,7 @@ cdef class Server(Service):
             return self.accept_some(watch.listener, ACCEPT_BATCH)
         if source.kind == INBOX:
             return self.read_inbox()
+        self.called_back = watch is not self.waker
         try:
             watch.callback()
         except Exception:
@@ -370,12 +407,12 @@ cdef class Server(Service):
 
     cdef int expire(self) except -1:
         cdef fc_deadline *deadline = fc_wheel_expired(&self.wheel, self.loop.now_ms)
-        cdef Connection connection
+        cdef HttpConnection connection
         while deadline != NULL:
             if deadline.owner == NULL:
                 self.start_accepting()
             else:
-                connection = <Connection>deadline.owner
+                connection = <HttpConnection>deadline.owner
                 try:
                     connection.on_deadline()
                 except Exception:
@@ -471,7 +508,7 @@ cdef class Server(Service):
         cdef int target
         if most < 0 or self.draining:
             return False
-        target = fc_board_least(self.board.board, <uint32_t>self.worker, most)
+        target = fc_board_least(self.board.board, <uint32_t>self.index, most)
         if target < 0 or target >= self.n_outboxes:
             return False
         slot = &self.board.board.slot[target]
@@ -488,7 +525,7 @@ cdef class Server(Service):
 
     cdef int take_in(self, int fd, fc_peer *peer, Listener listener) except -1:
         """Open a connection that is counted on our slot already."""
-        cdef Connection connection = Connection.__new__(Connection)
+        cdef HttpConnection connection = HttpConnection.__new__(HttpConnection)
         cdef bint above = self.n_connections >= self.limits.connections
         if above and self.n_connections >= self.limits.connections + REFUSED_AT_ONCE:
             fc_slot_hold(self.slot, -1)
@@ -512,8 +549,14 @@ cdef class Server(Service):
         cdef int fd, i
         for i in range(ACCEPT_BATCH):
             fd = fc_conn_receive(self.inbox_fd, &parcel)
-            if fd < 0:
+            if fd == FC_AGAIN:
                 return 0
+            if fd < 0:
+                # Out of descriptors: the kernel has dropped this one, and the
+                # sender had counted it here.
+                fc_slot_hold(self.slot, -1)
+                self.log.warning("a connection handed over was lost: %s", os.strerror(c_errno))
+                return self.pause_accepting()
             if parcel.generation != self.generation:
                 # Sent to our predecessor, whose count went with it.
                 fc_slot_hold(self.slot, 1)
@@ -563,11 +606,23 @@ cdef class Server(Service):
         once they have been quiet for half a second.  last: no other process
         listens any more, so what waits in the listeners' queues is taken first.
         """
-        cdef Connection connection
+        cdef HttpConnection connection
         cdef Listener listener
         cdef void *at
-        if self.draining:
+        if not self.draining:
+            self._stop_taking()
+        elif not last:
             return
+        if last:
+            for listener in self.listeners:
+                self.accept_some(listener, 1 << 16)
+        at = self.first
+        while at != NULL:
+            connection = <HttpConnection>at
+            at = connection.next
+            connection.retire()
+
+    def _stop_taking(self):
         if self.board is not None:
             # First of all: nobody hands us anything from here on.
             self.slot.state = FC_SLOT_DRAINING
@@ -577,25 +632,17 @@ cdef class Server(Service):
         if self.inbox is not None:
             self.read_inbox()
         self.draining = True
-        if last:
-            for listener in self.listeners:
-                self.accept_some(listener, 1 << 16)
-        at = self.first
-        while at != NULL:
-            connection = <Connection>at
-            at = connection.next
-            connection.retire()
 
     def close(self):
         """Close everything now; connections that were being served are cut off."""
-        cdef Connection connection
+        cdef HttpConnection connection
         cdef Watch watch
         if self.closed:
             return
         self.closed = True
         self.draining = True
         while self.first != NULL:
-            connection = <Connection>self.first
+            connection = <HttpConnection>self.first
             connection.reset = connection.exchange is not None
             connection.close()
         self.sweep()

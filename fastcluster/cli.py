@@ -1,0 +1,423 @@
+"""The command ``fastcluster``: words in, one configuration out, and its exit code.
+
+The law: only this file prints for people and ends the process, an error is one
+line on stderr that starts with "fastcluster: ", and options are those of
+config.OPTIONS, so none is named here but for the spellings that other servers
+have for it.  It knows nothing of HTTP, nor of how workers live.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fastcluster import config
+from fastcluster.errors import (
+    EXIT_OK,
+    EXIT_UNEXPECTED,
+    EXIT_USAGE,
+    FastclusterError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from fastcluster.config import Config
+    from fastcluster.options import Option
+    from fastcluster.sockets import ListeningSocket
+
+NAME = "fastcluster"
+WELCOME = "fastcluster.welcome:handler"
+
+# ---- how the command lines of others move over
+
+# Spellings that mean the same there as here; accepted and not shown.
+ALIASES = {
+    "app_dir": ("--chdir", "--pythonpath", "--working-dir"),
+    "root_path": ("--url-path-prefix",),
+    "threads": ("--blocking-threads",),
+    "limit_request_field_bytes": ("--limit-request-field_size",),
+    "limit_request_body_bytes": ("--limit-body",),
+    "timeout_keep_alive_s": ("--keep-alive",),
+    "timeout_head_s": ("--timeout-header",),
+    "timeout_write_s": ("--timeout-send",),
+    "timeout_graceful_s": (
+        "--timeout-graceful",
+        "--timeout-graceful-shutdown",
+        "--workers-kill-timeout",
+    ),
+}
+
+# Shown nowhere, since --bind says it all.
+HIDDEN = ("uds", "fd")
+
+WORKER_CLASSES = {"sync": "wsgi", "gthread": "wsgi", "wsgi": "wsgi", "asgi": "asgi"}
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """An option of another server that means nearly the same as one of ours.
+
+    into: the field of Config, "" for what we do anyway.  convert: makes our
+    value of theirs, or raises UsageError.
+    """
+
+    flags: tuple[str, ...]
+    into: str
+    convert: Callable[[str], str | bool]
+
+    @property
+    def name(self) -> str:
+        """Its parameter in click."""
+        return "moved_" + self.flags[0].strip("-").replace("-", "_")
+
+
+def _worker_class(value: str) -> str:
+    if "uvicorn" in value.lower():
+        return "asgi"
+    if value in WORKER_CLASSES:
+        return WORKER_CLASSES[value]
+    raise UsageError(
+        f"--worker-class {value} is not to be had here: leave it out, or say --interface"
+    )
+
+
+def _mode_of_umask(value: str) -> str:
+    try:
+        umask = int(value, 8)
+    except ValueError:
+        raise UsageError(f"--umask wants an octal number such as 007, not {value!r}") from None
+    return f"{0o777 & ~umask:o}"
+
+
+def _milliseconds(value: str) -> str:
+    return f"{value}ms" if value.isdigit() else value
+
+
+def _stdout_only(value: str) -> bool:
+    if value == "-":
+        return True
+    raise UsageError(
+        f"--access-logfile {value} is not to be had: say --access-log and redirect stdout"
+    )
+
+
+def _stderr_only(value: str) -> bool:
+    if value == "-":
+        return True
+    raise UsageError(f"--error-logfile {value} is not to be had: redirect stderr to the file")
+
+
+MOVED = (
+    Moved(("--worker-class", "-k"), "interface", _worker_class),
+    Moved(("--worker-connections",), "limit_connections", str),
+    Moved(("--backpressure",), "limit_connections", str),
+    Moved(("--umask", "-m"), "uds_permissions", _mode_of_umask),
+    Moved(("--http1-header-read-timeout",), "timeout_head_s", _milliseconds),
+    Moved(("--access-logfile",), "access_log", _stdout_only),
+    Moved(("--error-logfile", "--log-file"), "", _stderr_only),
+)
+
+
+def _move(given: dict[str, Any]) -> dict[str, Any]:
+    """Turn what was given in the words of others into ours, and say so."""
+    flags = {option.name: option.flag for option in config.OPTIONS}
+    for moved in MOVED:
+        value = given.pop(moved.name)
+        if value is None:
+            continue
+        ours = moved.convert(value)
+        if not moved.into:
+            continue
+        if given[moved.into] not in (None, ours):
+            raise UsageError(
+                f"{moved.flags[0]} and {flags[moved.into]} do not agree: leave one out"
+            )
+        given[moved.into] = ours
+        words = flags[moved.into] if ours is True else f"{flags[moved.into]} {ours}"
+        _note(f"{moved.flags[0]} {value} is taken as {words}")
+    return given
+
+
+# ---- options and their help
+
+
+def _click_option(option: Option) -> click.Option:
+    names = [option.flag, *ALIASES.get(option.name, ())]
+    if option.kind.is_switch:
+        spellings = [f"{name}/--no-{name[2:]}" for name in names]
+        return click.Option([option.name, *spellings], default=None)
+    short = [option.short] if option.short else []
+    return click.Option(
+        [option.name, *short, *names],
+        metavar=option.kind.metavar,
+        multiple=option.kind.is_list,
+        type=click.UNPROCESSED,
+    )
+
+
+def _click_parameters() -> list[click.Parameter]:
+    own = [option for option in config.ADDRESS_PARTS + config.OPTIONS if option.name != "app"]
+    return [
+        click.Argument(["app"], required=False, metavar="[APP]", type=click.UNPROCESSED),
+        *(_click_option(option) for option in own),
+        click.Option(["config_file", "-c", "--config"], type=click.UNPROCESSED, metavar="FILE"),
+        *(click.Option([m.name, *m.flags], hidden=True, type=click.UNPROCESSED) for m in MOVED),
+    ]
+
+
+class ServeCommand(click.Command):
+    """A command whose help shows the options by group."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section for each group, in the order of config.GROUPS."""
+        for group in config.GROUPS:
+            rows = [_help_row(option) for option in _shown_options() if option.group == group]
+            with formatter.section(group):
+                formatter.write_dl(rows, col_max=38)
+        with formatter.section("Other"):
+            formatter.write_dl(
+                [
+                    (
+                        "-c, --config FILE",
+                        "Options from a TOML file. [fastcluster.toml, or the "
+                        "table tool.fastcluster of pyproject.toml]",
+                    ),
+                    ("--help", "Show this and leave."),
+                ],
+                col_max=38,
+            )
+
+
+def _shown_options() -> Iterable[Option]:
+    for option in config.ADDRESS_PARTS + config.OPTIONS:
+        if option.name != "app" and option.name not in HIDDEN:
+            yield option
+
+
+def _help_row(option: Option) -> tuple[str, str]:
+    names = option.flag
+    if option.kind.is_switch:
+        names = f"--[no-]{option.flag[2:]}"
+    if option.short:
+        names = f"{option.short}, {names}"
+    default = _shown_default(option)
+    return f"{names} {option.kind.metavar}".rstrip(), f"{option.help} {default}".rstrip()
+
+
+def _shown_default(option: Option) -> str:
+    value = option.default
+    text = option.shown
+    if not text and value not in (None, ""):
+        text = _plain(option, value)
+    return f"[{text}]" if text else ""
+
+
+def _plain(option: Option, value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return " ".join(value)
+    if option.kind.metavar == "SIZE" and value:
+        for unit, letter in ((1 << 20, "M"), (1 << 10, "k")):
+            if value % unit == 0:
+                return f"{value // unit}{letter}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+# ---- commands
+
+
+class Commands(click.Group):
+    """The commands, which tells those who forgot one which it is."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command that the first word names."""
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            words = " ".join(args)
+            raise UsageError(f"there is no command {args[0]!r}: did you mean {NAME} serve {words}?")
+        return super().resolve_command(ctx, args)
+
+
+def _print_version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
+    if value:
+        click.echo(version())
+        ctx.exit()
+
+
+def version() -> str:
+    """Return what --version prints: release, parser's door, Python, platform."""
+    import platform
+
+    from fastcluster import __version__
+
+    try:
+        from fastcluster.parser import parser_name
+
+        parser = parser_name()
+    except ImportError:
+        parser = "not to be had"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    machine = f"{platform.system()} {platform.machine()}"
+    return f"{NAME} {__version__} (parser {parser}, {python}, {machine})"
+
+
+@click.group(cls=Commands, no_args_is_help=False, invoke_without_command=True)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show versions of fastcluster, its parser and Python.",
+)
+@click.pass_context
+def commands(ctx: click.Context) -> int:
+    """A web server for Python, on all cores."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+        return EXIT_USAGE
+    return EXIT_OK
+
+
+def _serve(app: str | None, config_file: str | None, **given: Any) -> int:
+    flags = {**_move(given), "app": app}
+    settings = config.load(flags, file=config_file)
+    for sentence in config.misspelt():
+        _note(sentence)
+    settings = _with_app(dataclasses.replace(settings, workers=settings.n_workers))
+    listeners = _listen(settings)
+    try:
+        return _run(settings, listeners)
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+commands.add_command(
+    ServeCommand(
+        "serve",
+        params=_click_parameters(),
+        callback=_serve,
+        short_help="Serve an application.",
+        help=(
+            "Serve an application: a native handler, or a WSGI application such as those of "
+            "Flask and Django.\n\n"
+            "APP is module:name. Without one it is app:app, main:app, wsgi:application or "
+            "asgi:application of the folder, else a page that welcomes you."
+        ),
+        epilog=(
+            "Defaults are in brackets. Each option is also a variable, FASTCLUSTER_WORKERS for "
+            "--workers, and a key of the file, workers = 4. The command line wins over the "
+            "environment, and that over the file."
+        ),
+        context_settings={"max_content_width": 100},
+    )
+)
+
+
+def _with_app(settings: Config) -> Config:
+    """Find an application where none was named, or look whether the named one can be."""
+    from fastcluster import apps
+
+    if settings.app is not None:
+        apps.check(settings.app, settings.app_dir)
+        return settings
+    found = apps.discover(settings.app_dir)
+    if found is not None:
+        return dataclasses.replace(settings, app=found, factory=False)
+
+    from fastcluster import welcome
+
+    # Workers are forked from here and so know it too.
+    welcome.workers = settings.workers
+    return dataclasses.replace(settings, app=WELCOME, interface="native", factory=False)
+
+
+def _listen(settings: Config) -> list[ListeningSocket]:
+    """Open all listening sockets, or none and raise BindError."""
+    from fastcluster import sockets
+
+    addresses = [sockets.parse(text) for text in settings.bind]
+    listeners: list[ListeningSocket] = []
+    try:
+        for address in addresses:
+            listeners.append(
+                sockets.listen(address, settings.backlog, uds_permissions=settings.uds_permissions)
+            )
+    except BaseException:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+def _run(settings: Config, listeners: Sequence[ListeningSocket]) -> int:
+    from fastcluster import log
+
+    log.set_up(settings.log_level)
+    try:
+        from fastcluster import primary, server, worker
+    except ImportError as error:
+        # A compiled module is missing, or the parser that was asked for.
+        raise UsageError(f"the server cannot be loaded: {error}") from error
+    board = server.Board(primary.slots_for(settings.workers))
+    return primary.run(settings, listeners, worker.main, board)
+
+
+# ---- words for people
+
+
+def _line(text: str) -> str:
+    """Return a text on one line, without what could move a terminal's cursor."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode()
+        for char in " ".join(text.split())
+    )
+
+
+def _say(text: str) -> None:
+    click.echo(f"{NAME}: {_line(text)}", err=True)
+
+
+def _note(text: str) -> None:
+    _say(f"note: {text}")
+
+
+def _fail(text: str, exit_code: int) -> int:
+    _say(text)
+    if config.debug():
+        import traceback
+
+        traceback.print_exc()
+    return exit_code
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code; prints errors as one line each.
+
+    argv: the words after the command's name, None for those of this process.
+    With FASTCLUSTER_DEBUG=1 in the environment an error's traceback follows.
+    """
+    try:
+        code = commands.main(
+            args=None if argv is None else list(argv), prog_name=NAME, standalone_mode=False
+        )
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx is not None else NAME
+        return _fail(f"{error.format_message()} ({where} --help shows what there is)", EXIT_USAGE)
+    except click.ClickException as error:
+        return _fail(error.format_message(), EXIT_USAGE)
+    except click.Abort:
+        return _fail("interrupted", EXIT_UNEXPECTED)
+    except FastclusterError as error:
+        return _fail(str(error), error.exit_code)
+    except Exception as error:
+        words = f"unexpected {type(error).__name__}: {error} (FASTCLUSTER_DEBUG=1 shows where)"
+        return _fail(words, EXIT_UNEXPECTED)
+    return code if isinstance(code, int) else EXIT_OK

@@ -1,0 +1,500 @@
+"""One frozen dataclass with every option; flags, environment, file and defaults meet here.
+
+The law: an option is one line of ``Config``.  Its flag, its variable in the
+environment, its key in the file, its place in ``--help`` and its check all
+follow from that line.  Only this file reads the environment.  It does not know
+what an address or an application is; sockets.py and apps.py do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastcluster.cpus import usable_cpus
+from fastcluster.errors import UsageError
+from fastcluster.options import (
+    ADDRESSES,
+    APP,
+    FOLDER,
+    MODE,
+    PREFIX,
+    SWITCH,
+    TEXT,
+    WORKERS,
+    Option,
+    choice,
+    duration,
+    option,
+    options_of,
+    or_none,
+    size,
+    whole,
+)
+
+__all__ = ["ADDRESS_PARTS", "GROUPS", "LEVELS", "OPTIONS", "Config", "usable_cpus"]
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 8000
+
+# Groups of --help, in its order.
+APPLICATION = "Application"
+LISTENING = "Where to listen"
+PROCESSES = "Processes"
+LIMITS = "Limits (sizes in bytes, or 64k, 1M)"
+TIMEOUTS = "Timeouts (seconds, or 500ms, 2m)"
+PROTOCOL = "HTTP"
+LOGS = "Logs"
+LEVELS = ("debug", "info", "warning", "error", "critical")
+GROUPS = (APPLICATION, LISTENING, PROCESSES, LIMITS, TIMEOUTS, PROTOCOL, LOGS)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Hold every option of a server.
+
+    Durations are float seconds (``_s``), sizes int bytes (``_bytes``); the text
+    of each option says what it does and what 0 or None means.  Raises UsageError,
+    which names every option whose value makes no sense by its flag.
+    """
+
+    app: str | None = option(
+        None, or_none(APP), APPLICATION, "The application, module:name; None: a welcome page."
+    )
+    interface: str = option(
+        "auto",
+        choice("auto", "native", "wsgi", "asgi", also={"asgi3": "asgi"}),
+        APPLICATION,
+        "How the application is called.",
+    )
+    factory: bool = option(
+        False, SWITCH, APPLICATION, "APP is a function that makes the application."
+    )
+    app_dir: str = option(".", FOLDER, APPLICATION, "Folder that APP is imported from.")
+    root_path: str = option(
+        "", PREFIX, APPLICATION, "Path under which a proxy serves the application: SCRIPT_NAME."
+    )
+    env: str = option(
+        "production",
+        choice("production", "development"),
+        APPLICATION,
+        "The environment that the application runs in.",
+    )
+
+    bind: tuple[str, ...] = option(
+        (f"{DEFAULT_HOST}:{DEFAULT_PORT}",),
+        ADDRESSES,
+        LISTENING,
+        "HOST:PORT, PORT, :PORT (all IPv4 interfaces), [IPV6]:PORT, unix:PATH, unix:@NAME or "
+        "fd://N. May be given several times.",
+        short="-b",
+    )
+    backlog: int = option(
+        2048,
+        whole(1, 2**31 - 1),
+        LISTENING,
+        "How many connections may wait to be accepted, on each address.",
+    )
+    uds_permissions: int | None = option(
+        None, or_none(MODE), LISTENING, "Permissions of unix socket files.", shown="666"
+    )
+
+    workers: int = option(
+        0,
+        WORKERS,
+        PROCESSES,
+        "Worker processes; auto: one per usable CPU, from affinity and cgroup quota.",
+        short="-w",
+        shown="auto, or WEB_CONCURRENCY",
+    )
+    threads: int = option(
+        0,
+        whole(0, 1024),
+        PROCESSES,
+        "Threads of each worker that run a WSGI application; 0: it runs on the loop's thread.",
+    )
+
+    limit_request_line_bytes: int = option(
+        8190, size(128, 2**24), LIMITS, "Longest request line; beyond: 414."
+    )
+    limit_request_fields: int = option(
+        100, whole(1, 10_000), LIMITS, "Most fields of a request head; beyond: 431."
+    )
+    limit_request_field_bytes: int = option(
+        8190,
+        size(128, 2**24),
+        LIMITS,
+        "Longest field, name and value; beyond: 431.",
+        flag="--limit-request-field-size",
+    )
+    limit_request_head_bytes: int = option(
+        65536, size(256, 2**26), LIMITS, "Largest request head; beyond: 431."
+    )
+    limit_request_body_bytes: int = option(
+        0, size(0, 2**62), LIMITS, "Largest request body; beyond: 413. 0: unlimited."
+    )
+    limit_body_rate: int = option(
+        240,
+        size(0, 2**31),
+        LIMITS,
+        "Slowest request body, bytes a second after 10 seconds; below: 408. 0: off.",
+    )
+    body_memory_bytes: int = option(
+        1_048_576, size(0, 2**40), LIMITS, "A request body above this is kept on disk."
+    )
+    limit_connections: int = option(
+        0,
+        whole(0, 2**31 - 1),
+        LIMITS,
+        "Most connections of each worker; beyond: 503. 0: what the descriptor limit allows.",
+    )
+    limit_keep_alive_requests: int = option(
+        0, whole(0, 2**32 - 1), LIMITS, "Most requests on one connection. 0: unlimited."
+    )
+    limit_unread_body_bytes: int = option(
+        65536,
+        size(0, 2**40),
+        LIMITS,
+        "How much of a body that nobody read is discarded to keep the connection.",
+    )
+    high_water_bytes: int = option(
+        65536, size(1, 2**40), LIMITS, "With so much waiting its producer is stopped."
+    )
+    low_water_bytes: int = option(
+        16384, size(0, 2**40), LIMITS, "With so little waiting its producer goes on."
+    )
+
+    timeout_keep_alive_s: float = option(
+        75.0,
+        duration(0),
+        TIMEOUTS,
+        "An idle connection is closed after this; longer than a load balancer's idle time.",
+    )
+    timeout_head_s: float = option(
+        10.0, duration(), TIMEOUTS, "From a request head's first byte to its last, else 408."
+    )
+    timeout_body_s: float = option(
+        60.0, duration(), TIMEOUTS, "A request body must make progress within this, else 408."
+    )
+    timeout_write_s: float = option(
+        60.0,
+        duration(),
+        TIMEOUTS,
+        "A response must make progress within this, else the connection is closed.",
+    )
+    timeout_graceful_s: float = option(
+        30.0,
+        duration(0),
+        TIMEOUTS,
+        "At a stop running exchanges have this long to finish.",
+        flag="--graceful-timeout",
+    )
+    timeout_startup_s: float = option(
+        60.0, duration(), TIMEOUTS, "A worker must be ready within this, else it is replaced."
+    )
+
+    allow_connect: bool = option(
+        False, SWITCH, PROTOCOL, "Hand CONNECT to the application instead of answering 501."
+    )
+    underscore_fields: bool = option(
+        False, SWITCH, PROTOCOL, "Hand fields with _ in their name to WSGI, where - becomes _ too."
+    )
+    server_header: bool = option(True, SWITCH, PROTOCOL, "Send the Server field.")
+    date_header: bool = option(True, SWITCH, PROTOCOL, "Send the Date field.")
+
+    log_level: str = option(
+        "info",
+        choice(*LEVELS, metavar="LEVEL", also={"trace": "debug", "warn": "warning"}),
+        LOGS,
+        "Least level of the error log on stderr: debug, info, warning, error or critical.",
+    )
+    access_log: bool | None = option(
+        None, or_none(SWITCH), LOGS, "Log each request to stdout.", shown="on in development"
+    )
+
+    def __post_init__(self) -> None:
+        complaints = [
+            entry.kind.complaint(entry.flag, getattr(self, entry.name))
+            for entry in OPTIONS
+            if not entry.kind.allows(getattr(self, entry.name))
+        ]
+        if not complaints:
+            complaints = self._contradictions()
+        if complaints:
+            raise UsageError("; ".join(complaints))
+
+    def _contradictions(self) -> list[str]:
+        found = []
+        if self.low_water_bytes > self.high_water_bytes:
+            found.append("--low-water must not be above --high-water")
+        if self.limit_request_line_bytes > self.limit_request_head_bytes:
+            found.append("--limit-request-line must not be above --limit-request-head")
+        return found
+
+    @property
+    def n_workers(self) -> int:
+        """How many workers to run: ``workers``, or one per usable CPU."""
+        return self.workers or usable_cpus()
+
+    @property
+    def logs_access(self) -> bool:
+        """Whether each request is logged: as asked for, else in development only."""
+        if self.access_log is None:
+            return self.env == "development"
+        return bool(self.access_log)
+
+    @classmethod
+    def from_sources(
+        cls, flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None
+    ) -> Config:
+        """Build the configuration; a flag wins over the environment, that over the file.
+
+        flags: by field name, and ``host``, ``port``, ``uds``, ``fd``; values are
+        text as typed, None where a flag was not given.  environ: each option as
+        FASTCLUSTER_<FLAG>, WEB_CONCURRENCY for workers, and PORT where nothing
+        else says where to listen.  file: a TOML file, the table
+        ``tool.fastcluster`` of it if it is a pyproject.toml.  Raises UsageError
+        with all that is wrong, each with the name under which it was given.
+        """
+        complaints: list[str] = []
+        layers = [
+            _read(_from_flags(flags), complaints),
+            _read(_from_environ(environ), complaints),
+            _read(_from_file(file, complaints), complaints),
+        ]
+        chosen = {
+            entry.name: layer[entry.name].value
+            for entry in OPTIONS
+            for layer in reversed(layers)
+            if entry.name in layer
+        }
+        chosen["bind"] = _addresses(layers, environ, complaints)
+        if complaints:
+            raise UsageError("; ".join(complaints))
+        return cls(**chosen)
+
+
+OPTIONS = options_of(Config)
+
+# Other ways to say ``bind``; they are no fields of Config.
+ADDRESS_PARTS: tuple[Option, ...] = (
+    Option("host", TEXT, None, LISTENING, "Host to listen on.", "--host", shown=DEFAULT_HOST),
+    Option(
+        "port",
+        whole(0, 65535, "PORT"),
+        None,
+        LISTENING,
+        "Port to listen on; 0: any that is free.",
+        "--port",
+        shown=f"{DEFAULT_PORT}, or PORT",
+    ),
+    Option("uds", TEXT, None, LISTENING, "Unix socket to listen on.", "--uds"),
+    Option("fd", whole(0, 2**31 - 1), None, LISTENING, "Listening descriptor to use.", "--fd"),
+)
+
+
+# ---- sources
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value and the name under which somebody gave it."""
+
+    label: str
+    value: Any
+
+
+_Layer = dict[str, _Given]
+
+
+def _from_flags(flags: Mapping[str, object]) -> _Layer:
+    return {
+        entry.name: _Given(entry.flag, flags[entry.name])
+        for entry in OPTIONS + ADDRESS_PARTS
+        if flags.get(entry.name) not in (None, (), [])
+    }
+
+
+def _from_environ(environ: Mapping[str, str]) -> _Layer:
+    layer: _Layer = {}
+    if environ.get("WEB_CONCURRENCY"):
+        layer["workers"] = _Given("WEB_CONCURRENCY", environ["WEB_CONCURRENCY"])
+    for entry in OPTIONS + ADDRESS_PARTS:
+        for key in reversed(entry.keys):
+            name = "FASTCLUSTER_" + key.upper()
+            value = environ.get(name, "")
+            if value and not _is_service_link(name, value):
+                layer[entry.name] = _Given(name, value)
+    return layer
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    # Kubernetes gives every pod FASTCLUSTER_PORT=tcp://10.0.0.1:80 when a service
+    # of the namespace is called "fastcluster".
+    return name == "FASTCLUSTER_PORT" and "://" in value
+
+
+def _from_file(file: Path | None, complaints: list[str]) -> _Layer:
+    if file is None:
+        return {}
+    known = {key: entry for entry in OPTIONS + ADDRESS_PARTS for key in entry.keys}
+    layer: _Layer = {}
+    for key, value in _table_of(file).items():
+        entry = known.get(key.replace("-", "_"))
+        if entry is None:
+            hint = _did_you_mean(key, [entry.flag[2:] for entry in OPTIONS + ADDRESS_PARTS])
+            complaints.append(f"{file.name} has {key!r}, which is no option{hint}")
+        else:
+            layer[entry.name] = _Given(f"{key} in {file.name}", value)
+    return layer
+
+
+def _did_you_mean(word: str, words: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, words, n=1)
+    return f": did you mean {near[0]!r}?" if near else ": take it out"
+
+
+def _table_of(file: Path) -> dict[str, Any]:
+    import tomllib
+
+    try:
+        content: Any = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{file} is not a TOML file: {error}") from error
+    if file.name == "pyproject.toml":
+        content = content.get("tool", {}).get("fastcluster", {})
+    if not isinstance(content, dict):
+        raise UsageError(f"{file}: write [tool.fastcluster] and the options below it")
+    return content
+
+
+def _read(raw: _Layer, complaints: list[str]) -> _Layer:
+    """Turn what was given into values; what makes no sense is left out and complained of."""
+    layer: _Layer = {}
+    for entry in OPTIONS + ADDRESS_PARTS:
+        given = raw.get(entry.name)
+        if given is None:
+            continue
+        try:
+            layer[entry.name] = _Given(given.label, entry.kind.value_of(given.value))
+        except (ValueError, OverflowError):
+            complaints.append(entry.kind.complaint(given.label, given.value))
+    return layer
+
+
+# ---- where to listen
+
+
+def _port_of(environ: Mapping[str, str], complaints: list[str]) -> int | None:
+    """Return what platforms such as Heroku say in PORT, or None."""
+    text = environ.get("PORT", "")
+    if not text:
+        return None
+    if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
+        return int(text)
+    complaints.append(f"PORT wants a whole number from 1 to 65535, not {text!r}")
+    return None
+
+
+def _addresses(
+    layers: list[_Layer], environ: Mapping[str, str], complaints: list[str]
+) -> tuple[str, ...]:
+    """Merge bind, host, port, uds and fd of all layers, the strongest first.
+
+    The strongest layer that names a whole address decides alone, unless a
+    stronger one gave a host or a port.  PORT is asked for a port last, and then
+    the platform that set it wants to reach us from outside.
+    """
+    host = port = None
+    for layer in layers:
+        whole = [name for name in ("bind", "uds", "fd") if name in layer]
+        parts = [name for name in ("host", "port") if name in layer]
+        if whole and parts:
+            first, second = layer[whole[0]].label, layer[parts[0]].label
+            complaints.append(f"{first} and {second} both say where to listen: leave one out")
+        if whole and host is None and port is None:
+            return _whole_addresses(layer)
+        if whole:
+            break
+        host = layer["host"].value if host is None and "host" in layer else host
+        port = layer["port"].value if port is None and "port" in layer else port
+    platform = _port_of(environ, complaints) if port is None else None
+    if host is None:
+        host = DEFAULT_HOST if platform is None else "0.0.0.0"
+    return (_join(host, port if port is not None else platform or DEFAULT_PORT),)
+
+
+def _whole_addresses(layer: _Layer) -> tuple[str, ...]:
+    found: list[str] = list(layer["bind"].value) if "bind" in layer else []
+    if "uds" in layer:
+        found.append(f"unix:{layer['uds'].value.removeprefix('unix:')}")
+    if "fd" in layer:
+        found.append(f"fd://{layer['fd'].value}")
+    return tuple(dict.fromkeys(found))
+
+
+def _join(host: str, port: int) -> str:
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    return f"{host}:{port}"
+
+
+# ---- this process's surroundings
+
+
+def load(
+    flags: Mapping[str, object],
+    *,
+    file: str | None = None,
+    environ: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Config:
+    """Build the configuration of this process: flags, os.environ, and the file that is found.
+
+    file: the path given with --config; FASTCLUSTER_CONFIG may also name one, else
+    it is looked for in ``folder`` (the current one).  Raises UsageError.
+    """
+    environ = os.environ if environ is None else environ
+    named = file or environ.get("FASTCLUSTER_CONFIG")
+    path = Path(named) if named else find_file(folder or Path())
+    return Config.from_sources(flags, environ, path)
+
+
+def find_file(folder: Path) -> Path | None:
+    """Return fastcluster.toml of a folder, or its pyproject.toml if that speaks of us."""
+    own = folder / "fastcluster.toml"
+    if own.is_file():
+        return own
+    project = folder / "pyproject.toml"
+    if project.is_file() and _table_of(project):
+        return project
+    return None
+
+
+def misspelt(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return one sentence for each variable that looks like a misspelt option of ours."""
+    environ = os.environ if environ is None else environ
+    known = {"FASTCLUSTER_CONFIG", "FASTCLUSTER_DEBUG", "FASTCLUSTER_PARSER"}
+    known.update(
+        f"FASTCLUSTER_{key.upper()}" for entry in OPTIONS + ADDRESS_PARTS for key in entry.keys
+    )
+    found = []
+    for name in sorted(environ):
+        if not name.startswith("FASTCLUSTER_") or name in known:
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.92)
+        if near:
+            found.append(f"{name} in the environment is no option: did you mean {near[0]}?")
+    return found
+
+
+def debug(environ: Mapping[str, str] | None = None) -> bool:
+    """Tell whether FASTCLUSTER_DEBUG asks for tracebacks of errors that have a message."""
+    environ = os.environ if environ is None else environ
+    return environ.get("FASTCLUSTER_DEBUG", "") not in ("", "0")

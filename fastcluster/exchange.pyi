@@ -1,0 +1,16 @@
+import socket
+
+class Handler: ...
+class Consumer: ...
+
+class Listener:
+    socket: socket.socket
+    host: str
+    port: int
+    path: str
+    scheme: str
+    index: int
+
+class Service: ...
+class Connection: ...
+class Exchange: ...

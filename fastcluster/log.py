@@ -1,0 +1,381 @@
+"""The error log and the access log.
+
+The law: what reaches a file or a terminal is plain ASCII, escaped here and
+nowhere else, and no call from the loop's thread ever waits for whoever reads the
+log.  This file knows nothing of processes but the name that it is told, and of
+HTTP no more than the words of one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import re
+import select
+import stat
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+
+NAME = "fastcluster"
+
+# So much goes into a pipe that is ready for it whole and without a wait (POSIX).
+PIPE_BYTES = select.PIPE_BUF
+
+LIMIT_BYTES = 1 << 20
+FLUSH_BYTES = 1 << 16
+FLUSH_AFTER_S = 0.1
+REPORT_EVERY_S = 10.0
+# What a line costs in memory while it waits, beside its texts.
+ENTRY_BYTES = 400
+
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+# ---- escaping
+
+_UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
+# In a quoted field also what ends or escapes it.
+_QUOTABLE = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
+_UNQUOTABLE = re.compile(b"[^" + re.escape(_QUOTABLE) + b"]")
+
+
+def _as_hex(found: re.Match[bytes]) -> bytes:
+    return b"\\x%02x" % found[0][0]
+
+
+def escape(text: str) -> str:
+    r"""Return a text on one line of printable ASCII, other bytes of its UTF-8 as ``\xNN``."""
+    raw = text.encode("utf-8", "surrogateescape")
+    return _UNPRINTABLE.sub(_as_hex, raw).decode("ascii")
+
+
+# ---- the error log
+
+
+class Formatter(logging.Formatter):
+    """``2026-11-25 12:00:00.123 [pid] [worker 2] LEVEL message``, in local time.
+
+    Further lines of a message, such as a traceback's, are indented, so that no
+    text of a client can pass for a line of its own.
+    """
+
+    def __init__(self, who: str) -> None:
+        super().__init__()
+        self._who = who
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as text without a newline at its end."""
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created))
+        head = f"{when}.{int(record.created % 1 * 1000):03d} [{record.process}] [{self._who}]"
+        lines = record.getMessage().rstrip("\n").split("\n")
+        if record.exc_info:
+            lines += self.formatException(record.exc_info).split("\n")
+        if record.stack_info:
+            lines += self.formatStack(record.stack_info).split("\n")
+        text = "\n    ".join(escape(line) for line in lines)
+        return f"{head} {record.levelname} {text}"
+
+
+class Handler(logging.Handler):
+    """Writes records to a descriptor, and drops rather than waits when it takes no more."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__()
+        self._fd = fd
+        self._dropped = 0
+        self._is_cut = False
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record; what was dropped before is counted in front of it."""
+        try:
+            data = self.format(record).encode("ascii") + b"\n"
+        except Exception:
+            self.handleError(record)
+            return
+        if self._dropped:
+            data = b"(%d log records were dropped: nobody read them)\n%b" % (self._dropped, data)
+        if self._write(b"\n" + data if self._is_cut else data):
+            self._dropped = 0
+        else:
+            self._dropped += 1
+
+    def _write(self, data: bytes) -> bool:
+        """Write all of it and return True, or as much as can be without waiting."""
+        left = memoryview(data)
+        while left:
+            ready = self._poll.poll(0)
+            if not ready or not ready[0][1] & select.POLLOUT:
+                break
+            try:
+                left = left[os.write(self._fd, left[:PIPE_BYTES]) :]
+            except OSError:
+                break
+        if len(left) < len(data):
+            self._is_cut = bool(left)
+        return not left
+
+
+class _Logger(logging.Logger):
+    """The server's logger, which an application's logging.config does not silence.
+
+    logging.config disables every logger that was there before unless it is told
+    not to, and an application that does so would take the server's words away.
+    """
+
+    @property
+    def disabled(self) -> bool:
+        return False
+
+    @disabled.setter
+    def disabled(self, value: bool) -> None:
+        pass
+
+
+def set_up(level: str, who: str = "primary", *, fd: int = 2) -> logging.Logger:
+    """Return the server's logger, writing to a descriptor under the name ``who``.
+
+    May be called again, as every worker does with its own name after the fork.
+    level: one of config.LEVELS.
+    """
+    logger = logging.getLogger(NAME)
+    logger.__class__ = _Logger
+    handler = Handler(fd)
+    handler.setFormatter(Formatter(who))
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    logger.setLevel(level.upper())
+    return logger
+
+
+# ---- the access log
+
+
+# When (Unix time in seconds), then what AccessLog.record() takes.
+Entry = tuple[float, str, bytes, bytes, tuple[int, int], int, int, bytes | None, bytes | None]
+
+
+@functools.lru_cache(maxsize=4)
+def _clf_time(second: int) -> bytes:
+    at = time.localtime(second)
+    sign, offset_min = ("-", -at.tm_gmtoff // 60) if at.tm_gmtoff < 0 else ("+", at.tm_gmtoff // 60)
+    return (
+        f"{at.tm_mday:02d}/{MONTHS[at.tm_mon - 1]}/{at.tm_year}:"
+        f"{at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d} "
+        f"{sign}{offset_min // 60:02d}{offset_min % 60:02d}"
+    ).encode()
+
+
+def format_entry(entry: Entry) -> bytes:
+    r"""Return a line in the combined log format, as Apache and nginx write it.
+
+    Quotes, backslashes and all that is not printable ASCII appear as ``\xNN``.
+    """
+    when, client, method, target, version, status, body_bytes, referer, user_agent = entry
+    texts = (client.encode("utf-8", "surrogateescape"), method, target, referer, user_agent)
+    words = [b"-" if text is None else text for text in texts]
+    # One look at all of them is cheaper than five, and mostly there is nothing to escape.
+    if b"".join(words).translate(None, _QUOTABLE):
+        words = [_UNQUOTABLE.sub(_as_hex, word) for word in words]
+    return b'%b - - [%b] "%b %b HTTP/%d.%d" %d %b "%b" "%b"\n' % (
+        words[0] or b"-",
+        _clf_time(int(when)),
+        words[1],
+        words[2],
+        *version,
+        status,
+        b"%d" % body_bytes if body_bytes else b"-",
+        words[3],
+        words[4],
+    )
+
+
+class AccessLog:
+    """Logs exchanges to a descriptor, in batches written by a thread of its own.
+
+    The thread starts with the first record, so an access log may be made before
+    a fork.  It writes 100 ms after the first record that waits, or when 64 KiB
+    wait.  At most ``limit_bytes`` of memory wait; what comes beyond is counted
+    and told in the error log.  Lines are never torn by those of other processes
+    that write to the same pipe.
+    """
+
+    def __init__(
+        self,
+        fd: int = 1,
+        *,
+        limit_bytes: int = LIMIT_BYTES,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._fd = fd
+        self._limit_bytes = limit_bytes
+        self._clock = clock
+        self._last_report_s = -REPORT_EVERY_S
+        self._start_anew()
+        _access_logs.add(self)
+
+    def _start_anew(self) -> None:
+        """Forget all that waits; a child must not write its parent's lines again."""
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._entries: list[Entry] = []
+        self._waiting_bytes = 0  # in _entries
+        self._held_bytes = 0  # and in the batch that is being written
+        self._dropped = 0
+        self._why = ""
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    def record(
+        self,
+        client: str,
+        method: bytes,
+        target: bytes,
+        http_version: tuple[int, int],
+        status: int,
+        body_bytes: int,
+        referer: bytes | None,
+        user_agent: bytes | None,
+    ) -> None:
+        """Log one exchange; any thread may, and none waits.
+
+        client: the peer's address, "" for unix sockets.  body_bytes: of the
+        response, as sent.
+        """
+        cost = ENTRY_BYTES + len(target) + len(referer or b"") + len(user_agent or b"")
+        with self._lock:
+            if self._closing or self._held_bytes + cost > self._limit_bytes:
+                self._dropped += 1
+                self._why = "the reader of the log is too slow"
+                return
+            self._entries.append(
+                (
+                    self._clock(),
+                    client,
+                    method,
+                    target,
+                    http_version,
+                    status,
+                    body_bytes,
+                    referer,
+                    user_agent,
+                )
+            )
+            self._held_bytes += cost
+            was_below = self._waiting_bytes < FLUSH_BYTES
+            self._waiting_bytes += cost
+            if len(self._entries) == 1 or (was_below and self._waiting_bytes >= FLUSH_BYTES):
+                self._wake_writer()
+
+    def close(self, timeout_s: float = 1.0) -> bool:
+        """Write what waits; return whether all was written within ``timeout_s``.
+
+        Further records are dropped.
+        """
+        with self._lock:
+            self._closing = True
+            self._wake.notify()
+            thread = self._thread
+        if thread is not None:
+            thread.join(timeout_s)
+        return thread is None or not thread.is_alive()
+
+    def _wake_writer(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name="access log", daemon=True)
+            with contextlib.suppress(RuntimeError):
+                # No thread to be had now; what waits is bounded, and 64 KiB later
+                # or after the next batch this is tried again.
+                thread.start()
+                self._thread = thread
+        self._wake.notify()
+
+    # ---- the writer's thread
+
+    def _run(self) -> None:
+        while True:
+            batch, cost = self._next_batch()
+            if not batch:
+                break
+            self._write(batch)
+            del batch
+            with self._lock:
+                self._held_bytes -= cost
+            self._report(is_last=False)
+        self._report(is_last=True)
+
+    def _next_batch(self) -> tuple[list[Entry], int]:
+        """Wait for a batch; it is empty when the log is closed."""
+        with self._lock:
+            self._wake.wait_for(lambda: self._closing or self._entries)
+            self._wake.wait_for(
+                lambda: self._closing or self._waiting_bytes >= FLUSH_BYTES, FLUSH_AFTER_S
+            )
+            batch, self._entries = self._entries, []
+            cost, self._waiting_bytes = self._waiting_bytes, 0
+        return batch, cost
+
+    def _write(self, batch: list[Entry]) -> None:
+        written = 0
+        try:
+            is_pipe = stat.S_ISFIFO(os.fstat(self._fd).st_mode)
+            limit = PIPE_BYTES if is_pipe else FLUSH_BYTES
+            for count, piece in _pieces(map(format_entry, batch), limit):
+                self._write_piece(piece)
+                written += count
+        except OSError as error:
+            with self._lock:
+                self._dropped += len(batch) - written
+                self._why = error.strerror or str(error)
+
+    def _write_piece(self, piece: bytes) -> None:
+        left = memoryview(piece)
+        while left:
+            try:
+                left = left[os.write(self._fd, left) :]
+            except BlockingIOError:
+                # Somebody who shares the descriptor has made it non-blocking.
+                poll = select.poll()
+                poll.register(self._fd, select.POLLOUT)
+                poll.poll()
+
+    def _report(self, *, is_last: bool) -> None:
+        """Tell how many lines were dropped, once in a while."""
+        now_s = time.monotonic()
+        with self._lock:
+            if not self._dropped or not (is_last or now_s - self._last_report_s >= REPORT_EVERY_S):
+                return
+            dropped, self._dropped = self._dropped, 0
+            self._last_report_s = now_s
+        logging.getLogger(NAME).warning("access log: %d lines were dropped: %s", dropped, self._why)
+
+
+def _pieces(lines: Iterable[bytes], limit: int) -> Iterator[tuple[int, bytes]]:
+    """Join lines to pieces of at most ``limit`` bytes where they fit, each with its count."""
+    piece: list[bytes] = []
+    size = 0
+    for line in lines:
+        if piece and size + len(line) > limit:
+            yield len(piece), b"".join(piece)
+            piece, size = [], 0
+        piece.append(line)
+        size += len(line)
+    if piece:
+        yield len(piece), b"".join(piece)
+
+
+_access_logs: weakref.WeakSet[AccessLog] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for log in list(_access_logs):
+        with contextlib.suppress(Exception):
+            log._start_anew()
+
+
+os.register_at_fork(after_in_child=_after_fork)
