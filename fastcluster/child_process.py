@@ -1,0 +1,273 @@
+"""Fork with a message channel, and signals as messages: what raising a worker stands on.
+
+`spawn(run)` forks, and the child calls `run(channel)` and leaves with the code that it
+returns.  Between the two lie the things a fork forgets to do, and they are all here: the
+child keeps nothing of its parent but the memory and the descriptors that it was meant to
+have, a signal that comes meanwhile waits instead of getting lost, and whatever happens the
+child never returns into its parent's code.  This file knows neither workers nor servers.
+
+No PR_SET_PDEATHSIG: it would fire when the forking thread ends, and it kills instead of
+telling.  A child learns of its parent's death by EOF on the channel.
+"""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import logging
+import os
+import random
+import signal
+import sys
+import threading
+import traceback
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+from fastcluster.channel import Channel, pair
+from fastcluster.errors import EXIT_UNEXPECTED
+
+# The descriptor: sys.stderr may be anything by the time that it is needed.
+_STDERR = 2
+
+
+class Closable(Protocol):
+    """What the child closes of its parent: a socket, a channel, a selector, a file."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A forked process and the parent's end of its channel."""
+
+    pid: int
+    channel: Channel
+
+
+def spawn(
+    run: Callable[[Channel], int],
+    *,
+    close: Iterable[Closable] = (),
+    exit_timeout_s: float = 30.0,
+) -> Child:
+    """Fork a child that calls `run(channel)` and exits with the code that it returns.
+
+    The child starts with default signal handlers and **every signal blocked**: `run`
+    installs its handlers and then calls `accept_signals()`, so that no signal is lost.
+    It closes the objects in `close`, which are those of its parent that it must not
+    keep: above all the parent's ends of other children's channels, since a channel
+    reads EOF only when its last copy is closed.
+
+    Exit hooks (`atexit`) that the child registered run when `run` has returned, then
+    the threads it started are waited for, then it leaves by `os._exit`.  Hooks that were
+    registered before the fork are the parent's and do not run.  If all that takes longer
+    than `exit_timeout_s` seconds, the traceback of every thread goes to stderr and the
+    child leaves with code 1.
+
+    Raises RuntimeError if other threads run: a fork copies their locks, held for ever,
+    but not them.  Raises OSError when the system has no process or descriptor left.
+    """
+    _refuse_threads()
+    ours, theirs = pair()
+    _flush_stdio()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _be_child(run, theirs, (ours, *close), exit_timeout_s)
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        # Only the parent ever comes here.
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        theirs.close()
+    return Child(pid, ours)
+
+
+def accept_signals() -> None:
+    """Let the signals in that waited since the fork; called once the handlers are set."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+
+
+def leave_within(timeout_s: float) -> None:
+    """End this process with code 1 if it still runs `timeout_s` seconds from now.
+
+    Then the traceback of every thread goes to stderr, whatever those threads wait for.
+    """
+    faulthandler.dump_traceback_later(timeout_s, exit=True, file=_STDERR)
+
+
+def reset_signals() -> None:
+    """Give every signal that Python code handles its default action again.
+
+    Ignored signals stay ignored (Python ignores SIGPIPE).  The wakeup descriptor goes
+    too: it is the parent's, and a byte written to it would tell the parent of a signal
+    that it never got.
+    """
+    signal.set_wakeup_fd(-1)
+    for number in signal.valid_signals():
+        if callable(signal.getsignal(number)):
+            signal.signal(number, signal.SIG_DFL)
+
+
+class SignalPipe:
+    """Turn signals into readable bytes, so that a loop meets them like everything else.
+
+    The handlers do nothing: the interpreter writes the signal's number to the pipe in
+    the moment it comes, even while the loop waits with the GIL released.  Made in the
+    main thread.  A process that is forked from this one, by whomever, is out of it: it
+    gets the default handlers, and no signal of its own is told here.
+    """
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._read_fd, self._write_fd = os.pipe()
+        os.set_blocking(self._read_fd, False)
+        os.set_blocking(self._write_fd, False)
+        self._numbers = list(numbers)
+        self._before = {n: signal.signal(n, _do_nothing) for n in self._numbers}
+        self._wakeup_before = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        pipe = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _forget(pipe()))
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when signals have come."""
+        return self._read_fd
+
+    def read(self) -> list[int]:
+        """Return the numbers of the signals that have come, oldest first."""
+        try:
+            return list(os.read(self._read_fd, 4096))
+        except BlockingIOError:
+            return []
+
+    def renew(self) -> None:
+        """Install the handlers again, over those that an application may have set."""
+        for number in self._numbers:
+            signal.signal(number, _do_nothing)
+        signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+
+    def close(self) -> None:
+        """Put back the handlers that were there before; may be repeated."""
+        if self._read_fd < 0:
+            return
+        signal.set_wakeup_fd(self._wakeup_before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._close_pipe()
+
+    def forget(self) -> None:
+        """Leave it to the parent: called in a forked child."""
+        if self._read_fd < 0:
+            return
+        reset_signals()
+        self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        os.close(self._read_fd)
+        os.close(self._write_fd)
+        self._read_fd = self._write_fd = -1
+
+
+def _do_nothing(number: int, frame: object) -> None:
+    """Be a handler: the byte in the pipe says it all."""
+
+
+def _forget(pipe: SignalPipe | None) -> None:
+    if pipe is not None:
+        pipe.forget()
+
+
+def _refuse_threads() -> None:
+    this = threading.current_thread()
+    others = [thread.name for thread in threading.enumerate() if thread is not this]
+    if others:
+        raise RuntimeError(
+            f"cannot fork while other threads run ({', '.join(others)}): a child would inherit "
+            "the locks they hold; start threads in the worker, or fork first"
+        )
+
+
+def _be_child(
+    run: Callable[[Channel], int],
+    channel: Channel,
+    close: Iterable[Closable],
+    exit_timeout_s: float,
+) -> NoReturn:
+    code = EXIT_UNEXPECTED
+    try:
+        atexit._clear()
+        reset_signals()
+        # Python 3.11 to 3.13 do this by a hook of their own; two children that draw the
+        # same numbers would be too bad to rest on that.
+        random.seed()
+        for thing in close:
+            thing.close()
+        code = _code_of(run, channel)
+        leave_within(exit_timeout_s)
+        _finish()
+    except BaseException:
+        # The last line of defence; an application's own error was reported long ago.
+        traceback.print_exc()
+    finally:
+        _leave(code)
+
+
+def _code_of(run: Callable[[Channel], int], channel: Channel) -> int:
+    try:
+        return run(channel)
+    except SystemExit as leaving:
+        # The application may call sys.exit() in its own code; the rules are Python's.
+        if leaving.code is None or isinstance(leaving.code, int):
+            return leaving.code or 0
+        print(leaving.code, file=sys.stderr)
+        return EXIT_UNEXPECTED
+
+
+def _finish() -> None:
+    """Do what an interpreter does at its end, without its end."""
+    # Executors and non-daemon threads first, as the interpreter does it; hooks after.
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    # The parent's hook was cleared with the others.
+    logging.shutdown()
+
+
+def _leave(code: int) -> NoReturn:
+    try:
+        _flush_stdio()
+    finally:
+        os._exit(code)
+
+
+def _flush_stdio() -> None:
+    """Empty the buffers: before a fork, lest both processes write them; before the end."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            # None, a closed pipe, a closed file: there is nobody left to tell.
+            continue
+
+
+def how_it_ended(status: int) -> str:
+    """Say what a wait status means, with a hint for those that puzzle people."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was killed by {name}{_HINTS.get(-code, '')}"
+
+
+_HINTS: dict[int, str] = {
+    signal.SIGKILL: " (somebody's kill -9, or the kernel's: out of memory?)",
+    signal.SIGSEGV: " (a crash in native code; PYTHONFAULTHANDLER=1 shows where)",
+    signal.SIGBUS: " (a crash in native code; PYTHONFAULTHANDLER=1 shows where)",
+    signal.SIGABRT: " (native code gave up; what it said is above)",
+}

@@ -1,0 +1,273 @@
+"""The life of one worker, from the fork to its exit code.
+
+A worker loads the application, says over its channel that it is ready, or why it never
+will be, and takes turns of its server until it is drained.  It stops for three reasons,
+which are one to it: the primary says so, somebody sends it SIGTERM, or the channel reads
+EOF, since then the primary is dead.  Here alone the processes' side of the house and the
+bytes' side meet, and this file alone knows who drives the server.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Protocol
+
+from fastcluster import apps
+from fastcluster.channel import Channel
+from fastcluster.child_process import SignalPipe, accept_signals, leave_within
+from fastcluster.config import Config
+from fastcluster.errors import EXIT_APP, EXIT_OK, AppLoadError
+from fastcluster.log import AccessLog, set_up
+
+if TYPE_CHECKING:
+    from fastcluster.exchange import Handler
+    from fastcluster.server import Board
+
+# SIGINT and SIGQUIT come from a terminal to the whole group, SIGHUP when it is closed: the
+# primary answers them.  Not ignored but handled by nothing, so that programs which the
+# application starts find the default.
+HANDLED = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+
+REPORT_CHARS = 32768
+REPORT_TIMEOUT_S = 5.0
+
+
+class Dismissed(BaseException):
+    """SIGTERM came while the application was loaded: there is nothing to finish."""
+
+
+class ServerLike(Protocol):
+    """What a life needs of server.Server."""
+
+    @property
+    def drained(self) -> bool: ...
+    def watch(self, fd: int, callback: Callable[[], object]) -> None: ...
+    def unwatch(self, fd: int) -> None: ...
+    def ready(self) -> None: ...
+    def run(self, timeout_ms: int = -1) -> bool: ...
+    def drain(self, last: bool = False) -> None: ...
+
+
+def main(
+    config: Config,
+    listeners: Sequence[socket.socket],
+    channel: Channel,
+    *,
+    number: int,
+    slot: int,
+    generation: int,
+    board: Board | None,
+    inbox: socket.socket | None,
+    outboxes: Sequence[socket.socket],
+) -> int:
+    """Serve until told to stop; return the exit code.
+
+    Called in the forked child with all signals blocked; everything but `config` was made
+    by the primary before the fork.  EXIT_APP: the application could not be loaded, and
+    the primary was told why.  number: of the worker, 0 to n - 1, which its successor has
+    too; slot: its line on the board.
+    """
+    signals = SignalPipe(HANDLED)
+    signal.signal(signal.SIGTERM, _dismiss)
+    log = set_up(config.log_level, f"worker {number}")
+    log.debug("generation %d in slot %d", generation, slot)
+    try:
+        accept_signals()
+        handler = make_handler(config)
+        access = AccessLog() if config.logs_access else None
+        from fastcluster.server import Server
+
+        server = Server(
+            handler,
+            config,
+            board=board,
+            slot=slot,
+            number=number,
+            inbox=inbox,
+            outboxes=outboxes,
+            log=log,
+            access=access,
+        )
+        for listener in listeners:
+            server.listen(listener)
+        # The application may have set handlers of its own.
+        signals.renew()
+    except Dismissed:
+        return EXIT_OK
+    except BaseException as error:
+        signals.renew()
+        return _report(channel, error)
+    life = Life(server, listeners, channel, signals, config.timeout_graceful_s, log)
+    life.live()
+    if life.is_orphan:
+        # Nobody would end us if a thread of the application did not.
+        leave_within(max(1.0, config.timeout_graceful_s))
+    server.close()
+    _close_handler(handler)
+    if access is not None:
+        access.close()
+    return EXIT_OK
+
+
+def make_handler(config: Config) -> Handler:
+    """Load the application and return what runs it; imports no adapter that it does not need.
+
+    Raises AppLoadError.
+    """
+    if config.app is None:
+        raise AppLoadError("no application was named: say which one, as module:name")
+    app = apps.load(config.app, config.app_dir, config.factory)
+    interface = config.interface
+    if interface == "auto":
+        interface = apps.interface_of(app)
+    if interface == "asgi":
+        raise AppLoadError(
+            f"{config.app!r} is an ASGI application, and those are served from the next version "
+            "on: name a WSGI application or a native handler"
+        )
+    if interface == "wsgi":
+        from fastcluster.wsgi import WsgiHandler
+
+        return WsgiHandler(app, config)
+    from fastcluster.native import NativeHandler
+
+    return NativeHandler(app, config)
+
+
+def _close_handler(handler: Handler) -> None:
+    # Only adapters with threads have something to end.
+    close: Callable[[], object] | None = getattr(handler, "close", None)
+    if close is not None:
+        close()
+
+
+class Life:
+    """A worker that serves: what it hears, what it answers, when it is over."""
+
+    def __init__(
+        self,
+        server: ServerLike,
+        listeners: Sequence[socket.socket],
+        channel: Channel,
+        signals: SignalPipe,
+        graceful_s: float,
+        log: logging.Logger,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._server = server
+        self._listeners = listeners
+        self._channel = channel
+        self._signals = signals
+        self._graceful_s = graceful_s
+        self._log = log
+        self._clock = clock
+        self._draining = False
+        # The primary ends a worker that takes too long; an orphan ends itself.
+        self._deadline_s: float | None = None
+
+    def live(self) -> None:
+        """Serve until the server is drained, or an orphan's time is over."""
+        self._server.watch(self._channel.fileno(), self._hear)
+        self._server.watch(self._signals.fileno(), self._signalled)
+        self._server.ready()
+        self._channel.send({"ready": {"pid": os.getpid()}})
+        while not self._server.drained:
+            left_ms = self._left_ms()
+            if left_ms == 0:
+                self._log.warning("the primary is dead and time is over: connections are cut")
+                return
+            self._server.run(left_ms)
+            self._channel.flush()
+
+    def _left_ms(self) -> int:
+        if self._deadline_s is None:
+            return -1
+        left_s = self._deadline_s - self._clock()
+        return max(0, int(left_s * 1000) + 1) if left_s > 0 else 0
+
+    def _hear(self) -> None:
+        for message, fds in self._channel.receive():
+            for fd in fds:
+                os.close(fd)
+            match message:
+                case {"drain": {"last": bool(last)}}:
+                    self._drain(last)
+                case _:
+                    self._log.debug("the primary said %r", message)
+        if self._channel.eof:
+            self._be_orphan()
+
+    def _signalled(self) -> None:
+        if signal.SIGTERM not in self._signals.read() or self._draining:
+            return
+        # The primary finds a successor meanwhile.
+        self._channel.send({"draining": {}})
+        self._drain(last=False)
+
+    def _be_orphan(self) -> None:
+        self._server.unwatch(self._channel.fileno())
+        self._log.warning("the primary is dead: draining")
+        self._deadline_s = self._clock() + self._graceful_s
+        self._drain(last=True)
+
+    def _drain(self, last: bool) -> None:
+        self._draining = True
+        self._server.drain(last)
+        if last:
+            # Whoever connects from now on is refused at once and goes elsewhere.
+            for listener in self._listeners:
+                listener.close()
+
+    @property
+    def is_orphan(self) -> bool:
+        """Tell whether the primary is dead."""
+        return self._deadline_s is not None
+
+
+def _dismiss(number: int, frame: FrameType | None) -> None:
+    raise Dismissed
+
+
+# ---- an application that does not load
+
+
+def _report(channel: Channel, error: BaseException) -> int:
+    """Tell the primary, which logs it once for all workers."""
+    channel.send({"failed": _shortened(describe(error))})
+    channel.flush_within(REPORT_TIMEOUT_S)
+    return EXIT_APP
+
+
+def describe(error: BaseException) -> str:
+    """Return what people need to know of an error that kept the application from loading.
+
+    One sentence for what the user can mend, and for an exception of the application its
+    traceback, without the frames that led into it; ours come whole.
+    """
+    if isinstance(error, AppLoadError):
+        return f"{error.message}\n{error.detail}" if error.detail else error.message
+    return "internal error\n" + "".join(traceback.format_exception(error))
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= REPORT_CHARS:
+        return text
+    # Of a traceback the beginning and the end say more than the middle.
+    half = REPORT_CHARS // 2
+    return f"{text[:half]}\n...\n{text[-half:]}"

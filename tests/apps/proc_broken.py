@@ -1,0 +1,8 @@
+"""An application that cannot be imported."""
+
+
+def deep():
+    raise ZeroDivisionError("broken on purpose")
+
+
+deep()

@@ -1,0 +1,891 @@
+"""The primary against a world of fakes: no process, no socket, no real time."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from fastcluster import errors
+from fastcluster.channel import Message
+from fastcluster.child_process import Child
+from fastcluster.config import Config
+from fastcluster.primary import (
+    TABLE,
+    Event,
+    Primary,
+    State,
+    Worker,
+    World,
+    backoff_s,
+    slots_for,
+)
+
+GRACE_S = 30.0
+STARTUP_S = 60.0
+KILLED = int(signal.SIGKILL)
+CODE_3 = 3 << 8
+
+
+class FakeChannel:
+    """The primary's end: what it sent is kept, what the worker says is put in."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.inbound: list[Message] = []
+        self.eof = False
+        self.hung_up = False
+        self.is_closed = False
+        self.is_deaf = False
+
+    def send(self, message: Message, fds: tuple[int, ...] = ()) -> bool:
+        if self.is_deaf:
+            return False
+        self.sent.append(message)
+        return True
+
+    def receive(self) -> list[tuple[Message, list[int]]]:
+        said, self.inbound = self.inbound, []
+        self.eof = self.hung_up
+        return [(message, []) for message in said]
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeBoard:
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self.taken: dict[int, int] = {}
+        self.generations = [0] * slots
+        self.connections = [0] * slots
+
+    def take(self, index: int) -> int:
+        assert index not in self.taken, f"slot {index} is taken twice"
+        self.generations[index] += 1
+        self.taken[index] = self.generations[index]
+        return self.generations[index]
+
+    def release(self, index: int) -> None:
+        del self.taken[index]
+
+    def read(self, index: int) -> dict[str, int]:
+        return {"connections": self.connections[index], "running": 1}
+
+
+class Stage:
+    """A primary, the fakes around it, and words for what a test lets happen."""
+
+    def __init__(self, workers: int = 2, spare: bool = True, **options: Any) -> None:
+        options = {"timeout_graceful_s": GRACE_S, "timeout_startup_s": STARTUP_S, **options}
+        self.config = Config(app="app:app", workers=workers, **options)
+        self.board = FakeBoard(slots_for(workers) if spare else workers)
+        self.now = 1000.0
+        self.killed: list[tuple[int, str]] = []
+        self.dead: list[tuple[int, int]] = []
+        self.spawned: list[tuple[int, int]] = []
+        self.numbers: list[int] = []
+        self.forwarded: list[tuple[int, list[int]]] = []
+        self.inbox_has_room = True
+        self.no_fork = False
+        self.is_listening = True
+        self._pids = itertools.count(100)
+        world = World(
+            spawn=self._spawn,
+            forward=self._forward,
+            stop_listening=self._stop_listening,
+            clock=lambda: self.now,
+            waitpid=self._waitpid,
+            kill=lambda pid, number: self.killed.append((pid, signal.Signals(number).name)),
+        )
+        log = logging.getLogger("fastcluster.test_primary")
+        self.primary = Primary(self.config, self.board, world, log, ["http://127.0.0.1:1"])
+
+    def _spawn(self, number: int, slot: int, generation: int) -> Child:
+        if self.no_fork:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        pid = next(self._pids)
+        self.spawned.append((pid, slot))
+        self.numbers.append(number)
+        return Child(pid, FakeChannel())  # type: ignore[arg-type]
+
+    def _forward(self, slot: int, heirs: list[int]) -> tuple[int, bool]:
+        self.forwarded.append((slot, heirs))
+        return 3, self.inbox_has_room
+
+    def _stop_listening(self) -> None:
+        self.is_listening = False
+
+    def _waitpid(self, pid: int, options: int) -> tuple[int, int]:
+        assert pid == -1
+        if self.dead:
+            return self.dead.pop(0)
+        if self.primary.workers:
+            return (0, 0)
+        raise ChildProcessError
+
+    # ---- what happens
+
+    def says(self, worker: Worker, message: Message) -> None:
+        channel(worker).inbound.append(message)
+        self.primary.hear(worker)
+        self.primary.settle()
+
+    def dies(self, worker: Worker, status: int) -> None:
+        """The kernel closes its channel first, and then it can be reaped."""
+        channel(worker).hung_up = True
+        self.dead.append((worker.pid, status))
+        self.primary.reap()
+        self.primary.settle()
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.primary.settle()
+
+    def all_ready(self) -> list[Worker]:
+        self.primary.start()
+        for worker in self.workers():
+            self.says(worker, {"ready": {}})
+        return self.workers()
+
+    # ---- what is
+
+    def workers(self) -> list[Worker]:
+        return list(self.primary.workers.values())
+
+    def states(self) -> list[State]:
+        return [worker.state for worker in self.workers()]
+
+    def newest(self) -> Worker:
+        return self.workers()[-1]
+
+
+def channel(worker: Worker) -> FakeChannel:
+    fake: Any = worker.channel
+    assert isinstance(fake, FakeChannel)
+    return fake
+
+
+@pytest.fixture(autouse=True)
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    caplog.set_level(logging.DEBUG, logger="fastcluster.test_primary")
+    yield caplog
+
+
+def said(log: pytest.LogCaptureFixture, words: str, level: int = 0) -> int:
+    """Count the log lines with these words."""
+    return sum(words in r.getMessage() and r.levelno >= level for r in log.records)
+
+
+# ---- the table, cell by cell
+
+DRAIN = {"drain": {"last": False}}
+
+# What each cell does to the world: next state, signals, messages, deadline from now.
+CELLS: dict[tuple[State, Event], tuple[State, list[str], list[Message], float | None]] = {
+    (State.FORKED, Event.READY): (State.READY, [], [], None),
+    (State.FORKED, Event.DRAINS): (State.DRAINING, [], [], GRACE_S),
+    (State.FORKED, Event.LOST): (State.FORKED, [], [], 5.0),
+    (State.FORKED, Event.RETIRE): (State.DRAINING, ["SIGTERM"], [], GRACE_S),
+    (State.FORKED, Event.OVERDUE): (State.CONDEMNED, ["SIGKILL"], [], None),
+    (State.FORKED, Event.KILL): (State.CONDEMNED, ["SIGKILL"], [], None),
+    (State.FORKED, Event.EXIT): (State.DEAD, [], [], STARTUP_S),
+    (State.READY, Event.READY): (State.READY, [], [], None),
+    (State.READY, Event.DRAINS): (State.DRAINING, [], [], GRACE_S),
+    (State.READY, Event.LOST): (State.READY, [], [], 5.0),
+    (State.READY, Event.RETIRE): (State.DRAINING, [], [DRAIN], GRACE_S),
+    (State.READY, Event.OVERDUE): (State.CONDEMNED, ["SIGKILL"], [], None),
+    (State.READY, Event.KILL): (State.CONDEMNED, ["SIGKILL"], [], None),
+    (State.READY, Event.EXIT): (State.DEAD, [], [], None),
+    (State.DRAINING, Event.READY): (State.DRAINING, [], [], GRACE_S),
+    (State.DRAINING, Event.DRAINS): (State.DRAINING, [], [], GRACE_S),
+    (State.DRAINING, Event.LOST): (State.DRAINING, [], [], GRACE_S),
+    (State.DRAINING, Event.RETIRE): (State.DRAINING, [], [DRAIN], GRACE_S),
+    (State.DRAINING, Event.OVERDUE): (State.CONDEMNED, ["SIGKILL"], [], None),
+    (State.DRAINING, Event.KILL): (State.CONDEMNED, ["SIGKILL"], [], None),
+    (State.DRAINING, Event.EXIT): (State.DEAD, [], [], GRACE_S),
+    (State.CONDEMNED, Event.READY): (State.CONDEMNED, [], [], None),
+    (State.CONDEMNED, Event.DRAINS): (State.CONDEMNED, [], [], None),
+    (State.CONDEMNED, Event.LOST): (State.CONDEMNED, [], [], None),
+    (State.CONDEMNED, Event.RETIRE): (State.CONDEMNED, [], [], None),
+    (State.CONDEMNED, Event.OVERDUE): (State.CONDEMNED, [], [], None),
+    (State.CONDEMNED, Event.KILL): (State.CONDEMNED, [], [], None),
+    (State.CONDEMNED, Event.EXIT): (State.DEAD, [], [], None),
+}
+
+WAY_TO: dict[State, list[Event]] = {
+    State.FORKED: [],
+    State.READY: [Event.READY],
+    State.DRAINING: [Event.READY, Event.RETIRE],
+    State.CONDEMNED: [Event.KILL],
+}
+
+
+def test_every_cell_is_in_the_test() -> None:
+    alive = [state for state in State if state is not State.DEAD]
+    assert set(CELLS) == set(itertools.product(alive, Event))
+    assert set(TABLE) <= set(CELLS)
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: f"{cell[0].name}-{cell[1].name}")
+def test_cell(cell: tuple[State, Event]) -> None:
+    state, event = cell
+    stage = Stage(workers=1)
+    stage.primary.start()
+    [worker] = stage.workers()
+    for step in WAY_TO[state]:
+        stage.primary._happens(worker, step)
+    assert worker.state is state
+    stage.killed.clear()
+    channel(worker).sent.clear()
+
+    stage.primary._happens(worker, event)
+
+    next_state, signals, messages, deadline_s = CELLS[cell]
+    assert worker.state is next_state
+    assert stage.killed == [(worker.pid, name) for name in signals]
+    assert channel(worker).sent == messages
+    assert worker.deadline_s == (None if deadline_s is None else stage.now + deadline_s)
+    assert (worker.pid in stage.primary.workers) == (next_state is not State.DEAD)
+    assert channel(worker).is_closed == (next_state is State.DEAD)
+    assert (worker.slot in stage.board.taken) == (next_state is not State.DEAD)
+
+
+def test_the_table_names_methods() -> None:
+    for _, action in TABLE.values():
+        assert callable(getattr(Primary, action))
+
+
+# ---- start
+
+
+def test_the_first_workers_take_the_first_slots(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=3)
+    stage.primary.start()
+    assert [slot for _, slot in stage.spawned] == [0, 1, 2]
+    assert stage.states() == [State.FORKED] * 3
+    assert said(log, "primary") == 1
+    assert said(log, "3 workers, application app:app") == 1
+    assert said(log, "listening on") == 0
+
+
+def test_listening_is_said_once_when_the_first_is_ready(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=2)
+    stage.all_ready()
+    assert said(log, "listening on http://127.0.0.1:1") == 1
+    assert said(log, "worker 0 (pid 100) is ready") == 1
+    assert said(log, "worker 1 (pid 101) is ready") == 1
+    lines = [record.getMessage() for record in log.records]
+    assert lines.index("listening on http://127.0.0.1:1") < lines.index(
+        "worker 0 (pid 100) is ready"
+    )
+
+
+def test_nothing_to_wait_for_when_all_are_ready() -> None:
+    stage = Stage()
+    stage.all_ready()
+    assert stage.primary.next_deadline() is None
+
+
+def test_if_none_of_the_first_comes_up_the_reason_is_shown_once(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    stage = Stage(workers=3)
+    stage.primary.start()
+    for worker in stage.workers():
+        assert stage.primary.exit_code is None
+        stage.says(worker, {"failed": "no module named 'nope'"})
+        stage.dies(worker, CODE_3)
+    assert stage.primary.exit_code == errors.EXIT_APP
+    assert len(stage.spawned) == 3
+    assert said(log, "no module named 'nope'") == 1
+    assert said(log, "no worker came up", logging.ERROR) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (KILLED, "was killed by SIGKILL"),
+        (int(signal.SIGSEGV), "was killed by SIGSEGV (a crash in native code"),
+        (1 << 8, "exited with code 1 while it started"),
+        (0, "exited with code 0 while it started"),
+    ],
+)
+def test_a_first_worker_that_dies_without_a_word(
+    log: pytest.LogCaptureFixture, status: int, words: str
+) -> None:
+    stage = Stage(workers=1)
+    stage.primary.start()
+    stage.dies(stage.newest(), status)
+    assert stage.primary.exit_code == errors.EXIT_APP
+    assert said(log, words, logging.ERROR) == 1
+
+
+def test_one_of_the_first_that_comes_up_saves_the_others() -> None:
+    stage = Stage(workers=2)
+    stage.primary.start()
+    first, second = stage.workers()
+    stage.dies(first, CODE_3)
+    assert len(stage.spawned) == 2
+    assert stage.primary.next_deadline() == second.deadline_s
+    stage.says(second, {"ready": {}})
+    assert stage.primary.exit_code is None
+    stage.passes(0.1)
+    assert stage.spawned[2:] == [(102, 0)]
+
+
+def test_a_worker_that_does_not_get_ready_in_time(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=1)
+    stage.primary.start()
+    [worker] = stage.workers()
+    assert stage.primary.next_deadline() == stage.now + STARTUP_S
+    stage.passes(STARTUP_S - 0.1)
+    assert stage.killed == []
+    stage.passes(0.1)
+    assert stage.killed == [(worker.pid, "SIGKILL")]
+    stage.dies(worker, KILLED)
+    assert stage.primary.exit_code == errors.EXIT_APP
+    assert said(log, "did not load within 60 s (--timeout-startup)", logging.ERROR) == 1
+
+
+def test_no_process_left_at_the_start(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=2)
+    stage.no_fork = True
+    stage.primary.start()
+    assert stage.primary.exit_code == errors.EXIT_APP
+    assert said(log, "cannot start a worker: Resource temporarily unavailable") == 2
+    assert stage.board.taken == {}
+
+
+def test_no_process_left_later_is_tried_again() -> None:
+    stage = Stage(workers=1)
+    [worker] = stage.all_ready()
+    stage.passes(10)
+    stage.no_fork = True
+    stage.dies(worker, KILLED)
+    assert stage.workers() == []
+    assert stage.primary.exit_code is None
+    assert stage.primary.next_deadline() == pytest.approx(stage.now + 0.1)
+    stage.no_fork = False
+    stage.passes(0.11)
+    assert stage.states() == [State.FORKED]
+
+
+# ---- replacing the dead
+
+
+def test_a_worker_that_lived_is_replaced_at_once(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=2)
+    first, _ = stage.all_ready()
+    stage.passes(5)
+    stage.board.connections[0] = 7
+    stage.dies(first, KILLED)
+    assert stage.states() == [State.READY, State.FORKED]
+    assert stage.newest().slot == first.slot
+    assert stage.newest().generation == first.generation + 1
+    assert stage.numbers == [0, 1, 0]
+    assert said(log, "worker 0 (pid 100) was killed by SIGKILL", logging.ERROR) == 1
+    assert said(log, "out of memory?") == 1
+    assert said(log, "it held 7 connections") == 1
+
+
+def test_a_short_life_backs_off_and_doubles() -> None:
+    stage = Stage(workers=2)
+    flapping, _ = stage.all_ready()
+    waits = []
+    for _ in range(12):
+        stage.dies(flapping, KILLED)
+        due = stage.primary.next_deadline()
+        assert due is not None
+        waits.append(round(due - stage.now, 6))
+        before = len(stage.spawned)
+        stage.now = due - 0.001
+        stage.primary.settle()
+        assert len(stage.spawned) == before
+        stage.passes(0.002)
+        assert len(stage.spawned) == before + 1
+        flapping = stage.newest()
+        stage.says(flapping, {"ready": {}})
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0, 30.0]
+
+
+def test_a_long_life_forgets_failures() -> None:
+    stage = Stage(workers=1)
+    stage.all_ready()
+    for _ in range(4):
+        stage.dies(stage.newest(), KILLED)
+        stage.passes(30)
+        stage.says(stage.newest(), {"ready": {}})
+    stage.passes(6)
+    stage.dies(stage.newest(), KILLED)
+    assert stage.states() == [State.FORKED]
+
+
+def test_backoff_is_a_seats_own() -> None:
+    stage = Stage(workers=2)
+    first, second = stage.all_ready()
+    stage.dies(first, KILLED)
+    stage.passes(0.1)
+    stage.dies(stage.newest(), CODE_3)
+    stage.dies(second, KILLED)
+    assert stage.workers() == []
+    stage.passes(0.1)
+    assert [worker.slot for worker in stage.workers()] == [1]
+    stage.passes(0.1)
+    assert [worker.slot for worker in stage.workers()] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("failures", "wait_s"), [(1, 0.1), (2, 0.2), (9, 25.6), (10, 30.0), (10_000, 30.0)]
+)
+def test_backoff(failures: int, wait_s: float) -> None:
+    assert backoff_s(failures) == pytest.approx(wait_s)
+
+
+def test_later_boot_failures_leave_the_healthy_alone(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=2)
+    first, healthy = stage.all_ready()
+    stage.dies(first, KILLED)
+    for _ in range(8):
+        stage.passes(30)
+        heir = stage.newest()
+        stage.says(heir, {"failed": "SyntaxError: line 3"})
+        stage.dies(heir, CODE_3)
+    assert healthy.state is State.READY
+    assert stage.killed == []
+    assert stage.primary.exit_code is None
+    assert said(log, "SyntaxError: line 3") == 1
+    assert said(log, "a worker failed 9 times in a row; next try in 25.6 s") == 1
+
+
+def test_a_new_reason_is_shown_again(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=2)
+    first, _ = stage.all_ready()
+    stage.dies(first, KILLED)
+    for why in ("reason one", "reason two", "reason two"):
+        stage.passes(30)
+        stage.says(stage.newest(), {"failed": why})
+        stage.dies(stage.newest(), CODE_3)
+    assert (said(log, "reason one"), said(log, "reason two")) == (1, 1)
+
+
+def test_last_words_are_heard_before_the_death() -> None:
+    stage = Stage(workers=1)
+    stage.primary.start()
+    [worker] = stage.workers()
+    channel(worker).inbound.append({"ready": {}})
+    stage.passes(6)
+    stage.dies(worker, KILLED)
+    assert worker.ready_s is not None
+    assert stage.primary.exit_code is None
+
+
+def test_strangers_are_reaped_and_ignored() -> None:
+    stage = Stage(workers=1)
+    [worker] = stage.all_ready()
+    stage.dead = [(7, 0), (8, KILLED)]
+    stage.primary.reap()
+    assert stage.dead == []
+    assert stage.workers() == [worker]
+
+
+def test_eof_without_an_end_is_not_waited_for_for_ever(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=1)
+    [worker] = stage.all_ready()
+    channel(worker).hung_up = True
+    stage.primary.hear(worker)
+    stage.passes(4.9)
+    assert stage.killed == []
+    stage.passes(0.1)
+    assert stage.killed == [(worker.pid, "SIGKILL")]
+    assert said(log, "closed its channel", logging.ERROR) == 1
+    stage.dies(worker, KILLED)
+    assert stage.states() == [State.FORKED]
+
+
+def test_nonsense_from_a_worker_is_ignored() -> None:
+    stage = Stage(workers=1)
+    [worker] = stage.all_ready()
+    messages: list[Any] = [None, 7, [], "ready", {}, {"failed": 3}, {"ready?": 1}]
+    for message in messages:
+        stage.says(worker, message)
+    assert stage.states() == [State.READY]
+
+
+# ---- a worker that is told to stop by a signal
+
+
+def test_a_worker_that_drains_by_itself_is_replaced_while_it_drains() -> None:
+    stage = Stage(workers=2)
+    first, _ = stage.all_ready()
+    stage.passes(6)
+    stage.says(first, {"draining": {}})
+    assert stage.states() == [State.DRAINING, State.READY, State.FORKED]
+    assert stage.newest().slot == 2
+    stage.dies(first, 0)
+    assert stage.states() == [State.READY, State.FORKED]
+    assert len(stage.spawned) == 3
+
+
+def test_a_worker_that_stops_itself_all_the_time_backs_off() -> None:
+    stage = Stage(workers=1)
+    [worker] = stage.all_ready()
+    stage.says(worker, {"draining": {}})
+    assert stage.states() == [State.DRAINING]
+    stage.passes(0.1)
+    assert stage.states() == [State.DRAINING, State.FORKED]
+
+
+def test_without_a_free_slot_the_heir_waits_for_its_predecessors() -> None:
+    stage = Stage(workers=1, spare=False)
+    [worker] = stage.all_ready()
+    stage.passes(6)
+    stage.says(worker, {"draining": {}})
+    assert stage.states() == [State.DRAINING]
+    assert stage.primary.next_deadline() == stage.now + GRACE_S
+    stage.dies(worker, 0)
+    assert stage.states() == [State.FORKED]
+
+
+# ---- stop
+
+STOPPERS = [signal.SIGTERM, signal.SIGINT]
+
+
+@pytest.mark.parametrize("number", STOPPERS)
+def test_stop_drains_all_and_is_code_0(
+    log: pytest.LogCaptureFixture, number: signal.Signals
+) -> None:
+    stage = Stage(workers=2)
+    workers = stage.all_ready()
+    stage.primary.signalled(number)
+    assert not stage.is_listening
+    assert stage.states() == [State.DRAINING] * 2
+    for worker in workers:
+        assert channel(worker).sent == [{"drain": {"last": True}}]
+        assert stage.primary.exit_code is None
+        stage.dies(worker, 0)
+    assert stage.primary.exit_code == errors.EXIT_OK
+    assert stage.killed == []
+    assert len(stage.spawned) == 2
+    assert said(log, "stopping: 2 workers to drain") == 1
+    assert said(log, "has drained and left") == 2
+
+
+def test_grace_over_is_killed_and_says_what_it_held(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=2)
+    slow, quick = stage.all_ready()
+    stage.board.connections[slow.slot] = 3
+    stage.primary.stop()
+    stage.dies(quick, 0)
+    stage.passes(GRACE_S - 0.1)
+    assert stage.killed == []
+    stage.passes(0.1)
+    assert stage.killed == [(slow.pid, "SIGKILL")]
+    assert (
+        said(
+            log,
+            "worker 0 (pid 100) did not finish within 30 s (--graceful-timeout): "
+            "killed with 3 connections open, 1 request being answered",
+            logging.ERROR,
+        )
+        == 1
+    )
+    stage.dies(slow, KILLED)
+    assert stage.primary.exit_code == errors.EXIT_OK
+
+
+def test_one_wish_to_stop_may_come_as_two_signals() -> None:
+    stage = Stage(workers=2)
+    stage.all_ready()
+    stage.primary.signalled(signal.SIGTERM)
+    stage.passes(0.05)
+    stage.primary.signalled(signal.SIGTERM)
+    assert stage.killed == []
+
+
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(STOPPERS, STOPPERS)))
+def test_a_second_signal_is_at_once(first: signal.Signals, second: signal.Signals) -> None:
+    stage = Stage(workers=2)
+    workers = stage.all_ready()
+    stage.primary.signalled(first)
+    stage.passes(0.2)
+    stage.primary.signalled(second)
+    assert stage.killed == [(worker.pid, "SIGKILL") for worker in workers]
+    for worker in workers:
+        stage.dies(worker, KILLED)
+    assert stage.primary.exit_code == errors.EXIT_OK
+
+
+def test_sigquit_is_at_once() -> None:
+    stage = Stage(workers=2)
+    workers = stage.all_ready()
+    stage.primary.signalled(signal.SIGQUIT)
+    assert stage.killed == [(worker.pid, "SIGKILL") for worker in workers]
+    for worker in workers:
+        stage.dies(worker, KILLED)
+    assert stage.primary.exit_code == errors.EXIT_OK
+
+
+def test_stop_while_the_first_workers_load() -> None:
+    stage = Stage(workers=2)
+    stage.primary.start()
+    workers = stage.workers()
+    stage.primary.stop()
+    assert stage.killed == [(worker.pid, "SIGTERM") for worker in workers]
+    for worker in workers:
+        stage.dies(worker, 0)
+    assert stage.primary.exit_code == errors.EXIT_OK
+
+
+def test_who_drains_already_is_told_that_nobody_listens_any_more() -> None:
+    stage = Stage(workers=1)
+    [worker] = stage.all_ready()
+    stage.says(worker, {"draining": {}})
+    stage.passes(10)
+    stage.primary.stop()
+    assert channel(worker).sent == [{"drain": {"last": True}}]
+    assert worker.deadline_s == stage.now - 10 + GRACE_S
+
+
+def test_stop_while_an_heir_is_due_raises_nobody() -> None:
+    stage = Stage(workers=1)
+    [worker] = stage.all_ready()
+    stage.dies(worker, KILLED)
+    stage.primary.stop()
+    stage.passes(100)
+    assert len(stage.spawned) == 1
+    assert stage.primary.exit_code == errors.EXIT_OK
+
+
+def test_a_worker_that_dies_during_the_stop_is_not_replaced() -> None:
+    stage = Stage(workers=2)
+    first, second = stage.all_ready()
+    stage.passes(6)
+    stage.primary.stop()
+    stage.dies(first, int(signal.SIGSEGV))
+    stage.dies(second, 0)
+    assert len(stage.spawned) == 2
+    assert stage.primary.exit_code == errors.EXIT_OK
+
+
+def test_a_worker_that_cannot_be_told_gets_the_signal() -> None:
+    stage = Stage(workers=1)
+    [worker] = stage.all_ready()
+    channel(worker).is_deaf = True
+    stage.primary.stop()
+    assert stage.killed == [(worker.pid, "SIGTERM")]
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU"])
+def test_signals_to_come_end_nothing(log: pytest.LogCaptureFixture, name: str) -> None:
+    stage = Stage(workers=1)
+    stage.all_ready()
+    stage.primary.signalled(signal.Signals[name])
+    assert said(log, f"{name} is not supported yet", logging.WARNING) == 1
+    assert stage.states() == [State.READY]
+
+
+# ---- inboxes
+
+
+def test_what_a_dead_worker_had_not_taken_goes_to_the_least_busy(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    stage = Stage(workers=3)
+    first, _, _ = stage.all_ready()
+    stage.board.connections = [9, 5, 2, 0, 0, 0]
+    stage.dies(first, KILLED)
+    assert stage.forwarded == [(0, [2, 1])]
+    assert said(log, "3 connections handed on that waited for a worker that is gone") == 1
+
+
+def test_alone_the_successor_inherits() -> None:
+    stage = Stage(workers=1)
+    [worker] = stage.all_ready()
+    stage.passes(6)
+    stage.dies(worker, KILLED)
+    assert stage.forwarded == []
+    assert stage.newest().slot == worker.slot
+
+
+def test_inboxes_without_a_worker_are_watched_while_somebody_can_take() -> None:
+    stage = Stage(workers=2)
+    stage.primary.start()
+    assert stage.primary.orphaned_inboxes() == []
+    for worker in stage.workers():
+        stage.says(worker, {"ready": {}})
+    assert stage.primary.orphaned_inboxes() == [2, 3]
+    stage.dies(stage.workers()[0], KILLED)
+    assert stage.primary.orphaned_inboxes() == [0, 2, 3]
+
+
+def test_draining_workers_take_when_nobody_else_can() -> None:
+    stage = Stage(workers=2)
+    first, _ = stage.all_ready()
+    stage.primary.stop()
+    stage.dies(first, 0)
+    assert stage.forwarded == [(0, [1])]
+
+
+def test_full_inboxes_are_tried_again_a_little_later() -> None:
+    stage = Stage(workers=2)
+    first, _ = stage.all_ready()
+    stage.passes(6)
+    stage.inbox_has_room = False
+    stage.dies(first, KILLED)
+    assert stage.primary.orphaned_inboxes() == []
+    due = stage.primary.next_deadline()
+    assert due is not None and 0 < due - stage.now < 0.1
+    stage.passes(due - stage.now)
+    assert stage.primary.orphaned_inboxes() == [2, 3]
+
+
+@pytest.mark.parametrize(("workers", "slots"), [(1, 2), (4, 8), (16, 32), (64, 80)])
+def test_slots(workers: int, slots: int) -> None:
+    assert slots_for(workers) == slots
+
+
+# ---- reload: the new one is READY before the old one drains
+
+
+def test_a_reload_replaces_one_after_the_other(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=2)
+    one, two = stage.all_ready()
+    stage.passes(60)
+    stage.primary.signalled(signal.SIGHUP)
+    stage.primary.settle()
+    assert stage.states() == [State.READY, State.READY, State.FORKED]
+    stage.passes(10)
+    assert len(stage.spawned) == 3
+    new = stage.newest()
+    stage.says(new, {"ready": {}})
+    assert (one.state, two.state, new.state) == (State.DRAINING, State.READY, State.READY)
+    assert channel(one).sent == [DRAIN]
+    assert stage.is_listening
+    assert stage.newest().state is State.FORKED
+    stage.says(stage.newest(), {"ready": {}})
+    assert two.state is State.DRAINING
+    stage.dies(one, 0)
+    stage.dies(two, 0)
+    assert stage.states() == [State.READY] * 2
+    assert stage.numbers == [0, 1, 0, 1]
+    assert said(log, "reload: done") == 1
+    assert stage.primary.next_deadline() is None
+
+
+def test_a_reload_that_does_not_come_up_leaves_the_old(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=2)
+    stage.all_ready()
+    stage.primary.reload()
+    stage.primary.settle()
+    new = stage.newest()
+    stage.says(new, {"failed": "SyntaxError: line 3"})
+    stage.dies(new, CODE_3)
+    stage.passes(100)
+    assert stage.states() == [State.READY] * 2
+    assert len(stage.spawned) == 3
+    assert said(log, "SyntaxError: line 3", logging.ERROR) == 1
+    assert said(log, "reload: given up, the old workers keep serving", logging.ERROR) == 1
+    assert said(log, "reload: done") == 0
+
+
+def test_a_reload_that_takes_too_long_leaves_the_old(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=1)
+    [old] = stage.all_ready()
+    stage.primary.reload()
+    stage.primary.settle()
+    new = stage.newest()
+    stage.passes(STARTUP_S)
+    assert stage.killed == [(new.pid, "SIGKILL")]
+    stage.dies(new, KILLED)
+    assert stage.workers() == [old]
+    assert said(log, "reload: given up") == 1
+
+
+def test_a_worker_that_dies_while_its_successor_comes_up() -> None:
+    stage = Stage(workers=1)
+    [old] = stage.all_ready()
+    stage.passes(60)
+    stage.primary.reload()
+    stage.primary.settle()
+    new = stage.newest()
+    stage.dies(old, KILLED)
+    assert stage.workers() == [new]
+    stage.says(new, {"ready": {}})
+    stage.passes(100)
+    assert stage.states() == [State.READY]
+    assert len(stage.spawned) == 2
+
+
+def test_both_die_in_a_reload_and_the_seat_is_filled_again() -> None:
+    stage = Stage(workers=1)
+    [old] = stage.all_ready()
+    stage.passes(60)
+    stage.primary.reload()
+    stage.primary.settle()
+    new = stage.newest()
+    stage.dies(old, KILLED)
+    stage.dies(new, CODE_3)
+    assert stage.workers() == []
+    stage.passes(0.1)
+    assert stage.states() == [State.FORKED]
+    stage.says(stage.newest(), {"ready": {}})
+    assert stage.states() == [State.READY]
+
+
+def test_a_reload_asked_for_during_the_start_is_kept() -> None:
+    stage = Stage(workers=1)
+    stage.primary.start()
+    [worker] = stage.workers()
+    stage.primary.reload()
+    stage.primary.settle()
+    assert len(stage.spawned) == 1
+    stage.says(worker, {"ready": {}})
+    assert stage.states() == [State.READY, State.FORKED]
+
+
+def test_a_reload_tries_the_failed_at_once() -> None:
+    stage = Stage(workers=2)
+    first, _ = stage.all_ready()
+    stage.dies(first, KILLED)
+    for _ in range(8):
+        stage.passes(30)
+        stage.dies(stage.newest(), CODE_3)
+    assert len(stage.workers()) == 1
+    stage.primary.reload()
+    stage.primary.settle()
+    assert stage.states() == [State.READY, State.FORKED, State.FORKED]
+
+
+def test_a_reload_waits_for_a_slot_when_the_old_drain_long() -> None:
+    stage = Stage(workers=20)
+    stage.all_ready()
+    stage.primary.reload()
+    stage.primary.settle()
+    for _ in range(16):
+        stage.says(stage.newest(), {"ready": {}})
+    assert stage.states().count(State.DRAINING) == 16
+    assert len(stage.workers()) == 36
+    due = stage.primary.next_deadline()
+    assert due == stage.now + GRACE_S
+    stage.dies(stage.workers()[0], 0)
+    assert stage.newest().state is State.FORKED
+
+
+def test_stop_during_a_reload_retires_the_successor_too() -> None:
+    stage = Stage(workers=2)
+    stage.all_ready()
+    stage.primary.reload()
+    stage.primary.settle()
+    new = stage.newest()
+    stage.primary.stop()
+    assert stage.killed == [(new.pid, "SIGTERM")]
+    for worker in stage.workers():
+        stage.dies(worker, 0)
+    assert stage.primary.exit_code == errors.EXIT_OK
+    assert len(stage.spawned) == 3
