@@ -1,0 +1,81 @@
+# The daily words.  Each sets up what it needs, in a virtual environment of its own
+# for every Python: `make test`, or `make PYTHON=python3.12 test` for another one.
+
+PYTHON  ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+VENV    ?= .venv-$(VERSION)
+RUN     := $(VENV)/bin/python
+PIP     := $(RUN) -m pip install --quiet --disable-pip-version-check
+ARGS    ?=
+
+SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
+CTEST_CFLAGS := -std=c11 -g -O1 -Wall -Wextra -Wshadow -Wconversion -Werror $(SANITIZERS) -Icsrc
+CTEST_OBJECTS := $(patsubst csrc/%.c,build/ctest/%.o,$(wildcard csrc/*.c))
+CTESTS := $(patsubst tests/c/%.c,build/ctest/%,$(wildcard tests/c/test_*.c))
+C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/reference/*.[ch])
+
+.PHONY: build test ctest package sanitize bench annotate lint format clean
+
+build: $(VENV)/.ready  ## compiles in place whatever has changed
+	$(RUN) setup.py --quiet build_ext --inplace
+
+test: build ctest  ## everything but `package`, through both parser doors
+	FASTCLUSTER_PARSER=llhttp $(RUN) -m pytest $(ARGS)
+	FASTCLUSTER_PARSER=httptools $(RUN) -m pytest $(ARGS)
+
+ctest: $(VENV)/.ready $(CTESTS)  ## csrc/ alone, under sanitizers
+	@for program in $(CTESTS); do echo $$program; $$program || exit 1; done
+
+package: build $(VENV)/.ready-package  ## builds, mends, installs and runs the sdist and the wheel
+	$(RUN) -m pytest -m package tests/test_package.py $(ARGS)
+
+sanitize: $(VENV)/.ready  ## pytest over compiled modules with sanitizers in them
+	FASTCLUSTER_SANITIZE=1 $(RUN) setup.py --quiet build_ext --inplace
+	LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
+	  PYTHONMALLOC=malloc $(RUN) -m pytest $(ARGS)
+
+bench: build  ## see `python -m benchmarks --help`
+	$(RUN) -m benchmarks $(or $(ARGS),compare)
+
+annotate: $(VENV)/.ready  ## Cython's yellow pages, in build/cython/fastcluster/*.html
+	FASTCLUSTER_ANNOTATE=1 $(RUN) setup.py --quiet build_ext --inplace
+
+lint: $(VENV)/.ready-lint
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
+
+format: $(VENV)/.ready-lint
+	$(RUN) -m ruff format .
+	$(VENV)/bin/clang-format -i $(C_FILES)
+
+clean:
+	rm -rf build dist wheelhouse *.egg-info fastcluster/*.so
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+# The build's own tools come first and isolation is off, so that pip's editable build
+# and `make build` share their work.
+$(VENV)/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "fastcluster needs Python 3.11 or newer; $(PYTHON) is not: make PYTHON=/path/to/one $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip "setuptools>=77" "Cython>=3.1"
+	$(PIP) --no-build-isolation --editable ".[test]"
+	touch $@
+
+$(VENV)/.ready-%: $(VENV)/.ready
+	$(PIP) --no-build-isolation --editable ".[$*]"
+	touch $@
+
+build/ctest/%.o: csrc/%.c
+	@mkdir -p $(@D)
+	$(CC) $(CTEST_CFLAGS) -MMD -c -o $@ $<
+
+build/ctest/libfc.a: $(CTEST_OBJECTS)
+	$(AR) rcs $@ $^
+
+build/ctest/test_%: tests/c/test_%.c build/ctest/libfc.a
+	$(CC) $(CTEST_CFLAGS) -MMD -o $@ $< build/ctest/libfc.a -ldl -lpthread
+
+-include $(wildcard build/ctest/*.d)

@@ -1,0 +1,63 @@
+"""What has to be made before measuring: the C reference, and the peers' own environment.
+
+Both go under build/, which no package takes along. It starts the C compiler and pip, and
+nothing that serves.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmarks.catalogue import ServerEntry
+from benchmarks.machine import CannotMeasure
+
+SOURCE = Path(__file__).parent / "reference" / "epoll.c"
+FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wconversion")
+
+
+def reference(target: Path, source: Path = SOURCE) -> Path:
+    """Compile the reference unless what is there is newer than its source.
+
+    The compiler is `cc`, or what CC says. Raises CannotMeasure with the compiler's words.
+    """
+    if target.exists() and target.stat().st_mtime > source.stat().st_mtime:
+        return target
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    if shutil.which(compiler[0]) is None:
+        raise CannotMeasure(f"no C compiler {compiler[0]}: install one, or name it in CC")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f"{target.name}.{os.getpid()}")
+    ran = subprocess.run(
+        [*compiler, *FLAGS, str(source), "-o", str(fresh)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if ran.returncode != 0:
+        raise CannotMeasure(f"{source} does not compile:\n{ran.stderr}")
+    fresh.replace(target)
+    return target
+
+
+def peers(folder: Path, entries: Iterable[ServerEntry]) -> dict[str, bool]:
+    """Make a virtual environment and install each peer into it, one by one.
+
+    Returns which packages could be installed; pip prints why one could not. A peer that
+    does not build on this machine leaves the others as they are.
+    """
+    if not (folder / "bin" / "python").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    installed = {}
+    for entry in entries:
+        if entry.package is None or entry.package in installed:
+            continue
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--upgrade"]
+        ran = subprocess.run([*pip, entry.package], check=False)
+        installed[entry.package] = ran.returncode == 0
+    return installed

@@ -1,0 +1,120 @@
+"""Runs of wrk: one load, pinned to one core, and the figures it reports.
+
+It knows wrk's command line and the line that wrk/report.lua prints, and nothing of servers.
+wrk sends the next request when the last one is answered, so it shows a server under as much
+load as it can bear with that many connections. For each answer that took more than twice the
+mean, wrk adds the waits of the requests that it would otherwise have sent meanwhile; the
+percentiles have these in them. Where requests are pipelined, its mean is that of one request
+and its waits are those of a batch, which makes the addition nonsense: there are none then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from dataclasses import dataclass
+
+from benchmarks.machine import CannotMeasure
+from benchmarks.workloads import SCRIPTS, Workload
+
+MARK = "figures "
+REQUEST_TIMEOUT_S = 5
+GRACE_S = 20
+
+
+class LoadFailed(Exception):
+    """wrk did not run to its end; the text is what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one run of wrk saw. `cpu_s` is its own CPU time."""
+
+    duration_s: float
+    requests: int
+    received_bytes: int
+    p50_us: int | None
+    p99_us: int | None
+    p999_us: int | None
+    errors: int
+    cpu_s: float
+
+
+def check_installed() -> None:
+    """Raise CannotMeasure where wrk or taskset is missing."""
+    for program, package in (("wrk", "wrk"), ("taskset", "util-linux")):
+        if shutil.which(program) is None:
+            raise CannotMeasure(f"{program} is not installed: install the package {package}")
+
+
+def version() -> str:
+    """Return wrk's own name for its version."""
+    ran = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False)
+    words = (ran.stdout + ran.stderr).split()
+    return words[1] if len(words) > 1 else "unknown"
+
+
+def command(
+    workload: Workload, port: int, *, connections: int, seconds: int, core: int
+) -> list[str]:
+    """Return wrk's command line for this workload."""
+    fields = [word for pair in workload.fields.items() for word in ("-H", ": ".join(pair))]
+    return [
+        *("taskset", "-c", str(core), "wrk", "--threads", "1"),
+        *("--connections", str(workload.connections or connections)),
+        *("--duration", f"{seconds}s", "--timeout", f"{REQUEST_TIMEOUT_S}s"),
+        *("--script", workload.script),
+        *fields,
+        f"http://127.0.0.1:{port}/",
+        *("--", *workload.script_arguments),
+    ]
+
+
+def run(workload: Workload, port: int, *, connections: int, seconds: int, core: int) -> Figures:
+    """Run wrk once and return its figures. Raises LoadFailed if there are none.
+
+    Durations are whole seconds, as wrk takes them.
+    """
+    words = command(workload, port, connections=connections, seconds=seconds, core=core)
+    with tempfile.TemporaryFile("w+") as output:
+        process = subprocess.Popen(
+            words, cwd=SCRIPTS, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+        overdue = threading.Timer(seconds + GRACE_S, process.kill)
+        overdue.start()
+        try:
+            # wait4 rather than wait: it alone gives this one child's CPU time.
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            overdue.cancel()
+        output.seek(0)
+        text = output.read()
+    if process.returncode != 0 or MARK not in text:
+        raise LoadFailed(f"wrk ended with code {process.returncode}: {text.strip()[-500:]}")
+    return parse(text, cpu_s=usage.ru_utime + usage.ru_stime, depth=workload.depth)
+
+
+def parse(text: str, *, cpu_s: float, depth: int) -> Figures:
+    """Read the line of wrk/report.lua out of all that wrk printed; `depth` is the pipeline's."""
+    has_latencies = depth == 1
+    line = next(line for line in text.splitlines() if line.startswith(MARK))
+    seen = json.loads(line.removeprefix(MARK))
+    return Figures(
+        duration_s=seen["duration_us"] / 1e6,
+        requests=seen["requests"],
+        received_bytes=seen["received_bytes"],
+        p50_us=seen["p50_us"] if has_latencies else None,
+        p99_us=seen["p99_us"] if has_latencies else None,
+        p999_us=seen["p999_us"] if has_latencies else None,
+        errors=sum(count for name, count in seen.items() if name.endswith("_errors")),
+        cpu_s=cpu_s,
+    )
