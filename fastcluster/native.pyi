@@ -1,0 +1,13 @@
+from collections.abc import Callable
+from typing import Any
+
+from fastcluster.config import Config
+from fastcluster.exchange import Handler
+
+def required_arguments(handler: object, /) -> int: ...
+def is_async(handler: object, /) -> bool: ...
+
+class NativeHandler(Handler):
+    @property
+    def app(self) -> Callable[..., Any]: ...
+    def __init__(self, app: object, config: Config) -> None: ...
