@@ -1,6 +1,6 @@
 """A request body as the application reads it: in memory first, then on disk.
 
-Its law: a body ends only by its own end (RELIABILITY rule 4).  Reading gives
+Its law: a body ends only by its own end.  Reading gives
 every byte that came, then b"" for ever; a body that broke raises
 ConnectionResetError from every read, and no path turns an error into an end.
 It knows neither connections nor interfaces: a Consumer feeds it, and it is
