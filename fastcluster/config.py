@@ -498,3 +498,13 @@ def debug(environ: Mapping[str, str] | None = None) -> bool:
     """Tell whether FASTCLUSTER_DEBUG asks for tracebacks of errors that have a message."""
     environ = os.environ if environ is None else environ
     return environ.get("FASTCLUSTER_DEBUG", "") not in ("", "0")
+
+
+def parser_wanted(environ: Mapping[str, str] | None = None) -> str:
+    """Return the door that FASTCLUSTER_PARSER forces, "" for the first that fits.
+
+    Not an option: it is chosen when the compiled parser is imported, before there is
+    a configuration, and for the whole process.
+    """
+    environ = os.environ if environ is None else environ
+    return environ.get("FASTCLUSTER_PARSER", "")

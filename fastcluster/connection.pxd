@@ -40,6 +40,7 @@ cdef class HttpConnection(Connection):
     # ---- for itself
     cdef int work(self, Window *window) except -1
     cdef int step(self, Window *window) except -1
+    cdef bint is_held_back(self) except -1
     cdef int take_head(self, Window *window) except -1
     cdef int skip_blank_line(self, Window *window) except -1
     cdef int head_is_partial(self, Window *window, fc_parser *parser, Door door) except -1

@@ -140,6 +140,9 @@ cdef class HttpConnection(Connection):
         if exchange is None:
             return 0
         self.exchange = None
+        self.paused = False
+        if exchange.ends_by_close and exchange.response_state == RESPONSE_STARTED:
+            self.reset = True
         consumer = exchange.consumer
         exchange.consumer = None
         exchange.connection = None
@@ -286,10 +289,23 @@ cdef class HttpConnection(Connection):
             return self.take_tunnel(window)
         if window.len == window.known:
             return STOP
-        # Pipelined requests wait while the client takes no answers.
-        if self.full:
+        if self.is_held_back():
             return STOP
         return self.take_head(window)
+
+    cdef bint is_held_back(self) except -1:
+        """Pipelined requests wait while the client takes no answers.
+
+        One read may hold thousands of them, so much that was answered is sent
+        before the next one is looked at.
+        """
+        cdef Service service = self.service
+        cdef fc_out *out = self.io.out
+        if out == NULL and service.serving == <void *>self:
+            out = service.tray
+        if out != NULL and out.bytes >= service.limits.high_water:
+            self.flush()
+        return self.full or self.broken
 
     cdef int take_head(self, Window *window) except -1:
         cdef Service service = self.service
@@ -320,6 +336,7 @@ cdef class HttpConnection(Connection):
         if window.ptr[0] == 10 or window.ptr[1] != 10 or self.blank_lines == BLANK_LINES:
             return self.refuse(400, "malformed request line")
         self.blank_lines += 1
+        self.phase = IDLE
         window.ptr += 2
         window.len -= 2
         window.known = 0

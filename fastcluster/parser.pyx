@@ -15,6 +15,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uint32_t
 from libc.string cimport memchr, memcmp
 
+from fastcluster import config
 from fastcluster.csrc cimport (
     FC_HEAD_BAD, FC_HEAD_DONE, FC_HEAD_MORE, FC_HEAD_TOO_MANY, FC_OK, fc_field,
     fc_framing, fc_llhttp, fc_llhttp_bind, fc_parser, fc_parser_delete, fc_parser_feed, fc_parser_new,
@@ -196,4 +197,4 @@ cdef bytes part(fc_request *request, uint32_t at, uint32_t length):
     return PyBytes_FromStringAndSize(request.base + at, length)
 
 
-_open(os.environ.get("FASTCLUSTER_PARSER", ""))
+_open(config.parser_wanted())

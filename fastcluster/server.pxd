@@ -26,7 +26,7 @@ cdef class Watch:
 cdef class Server(Service):
     cdef Board board
     cdef int index               # of our slot on it
-    cdef fc_slot own_slot        # when there is no board
+    cdef Board own_board         # when there is none to share
     cdef uint32_t generation
     cdef list watches            # of listeners and the inbox
     cdef dict callbacks          # descriptor -> Watch

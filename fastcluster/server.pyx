@@ -147,13 +147,11 @@ cdef class Server(Service):
     """
 
     def __cinit__(self):
-        memset(&self.own_slot, 0, sizeof(fc_slot))
         memset(&self.resume_at, 0, sizeof(fc_deadline))
         memset(&self.head, 0, sizeof(fc_head))
         memset(&self.date, 0, sizeof(fc_date))
         self.loop.poll_fd = -1
         self.spare_fd = self.waker_write = -1
-        self.slot = &self.own_slot
 
     def __init__(self, Handler handler not None, object config, *, Board board=None, int slot=0,
                  object number=None, object inbox=None, object outboxes=(), object log=None,
@@ -178,9 +176,11 @@ cdef class Server(Service):
         self.tray = self.take_tray()
         self.parser = self.take_parser()
         self.board = board
-        if board is not None:
-            self.slot = board.at(slot)
-            self.slot.pid = os.getpid()
+        # Without siblings a board of one line: its alignment is more than an
+        # object of Python's can give.
+        self.own_board = Board(1) if board is None else None
+        self.slot = self.own_board.at(0) if board is None else board.at(slot)
+        self.slot.pid = os.getpid()
         self.generation = self.slot.generation
         self.outboxes = list(outboxes)
         self.n_outboxes = len(self.outboxes)
@@ -258,6 +258,9 @@ cdef class Server(Service):
             listener.path = address if isinstance(address, str) else address.decode("latin-1")
         else:
             listener.host, listener.port = address[0], address[1]
+            # Accepted sockets inherit it on Linux; a streamed block must not wait
+            # for the client's acknowledgement of the one before.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.listeners.append(listener)
         self.accepting = True
         self._watch_source(sock.fileno(), LISTENER, listener)
@@ -380,12 +383,16 @@ cdef class Server(Service):
         try:
             connection.on_ready(what)
         except Exception:
+            self.log.exception("internal error: a connection was closed")
             self.crash(connection)
+        except BaseException:
+            # SystemExit or KeyboardInterrupt, on its way through us.
+            self.crash(connection)
+            raise
         return 0
 
     cdef int crash(self, HttpConnection connection) except -1:
-        """An error of ours: give this connection up, keep the others."""
-        self.log.exception("internal error: a connection was closed")
+        """Give this connection up, in whatever state it is, and keep the others."""
         connection.corked = False
         connection.reset = True
         connection.close()
@@ -416,6 +423,7 @@ cdef class Server(Service):
                 try:
                     connection.on_deadline()
                 except Exception:
+                    self.log.exception("internal error: a connection was closed")
                     self.crash(connection)
             deadline = fc_wheel_expired(&self.wheel, self.loop.now_ms)
         return 0
