@@ -1,0 +1,254 @@
+"""The native face: create_server, and what handlers are given and answer with.
+
+    from fastcluster import http
+
+    def hello(request):
+        return "hello world\\n"
+
+    http.create_server(hello).listen(8000).serve_forever()
+
+A Server binds when it is told to listen and serves, in this process, when its
+loop is entered.  It knows neither primary nor workers: `fastcluster serve
+module:server` takes the handler out of it and gives it to each of those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+from fastcluster import log, sockets
+from fastcluster.child_process import SignalPipe
+from fastcluster.config import Config
+from fastcluster.errors import BindError
+from fastcluster.fields import BadRequest, Headers, MultiDict
+from fastcluster.multipart import Upload
+from fastcluster.native import NativeHandler
+from fastcluster.request import Request
+from fastcluster.response import Response
+from fastcluster.server import Server as _Loop
+
+__all__ = [
+    "Address",
+    "BadRequest",
+    "Handler",
+    "Headers",
+    "MultiDict",
+    "Request",
+    "Response",
+    "Server",
+    "Upload",
+    "create_server",
+]
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+Handler: TypeAlias = Callable[[Request], object] | Callable[[Request, Response], object]
+
+
+class Address(NamedTuple):
+    """Where a server listens: host and port, or the path of a unix socket."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    def __str__(self) -> str:
+        return str(sockets.Address(self.host, self.port, self.path))
+
+
+def create_server(handler: Handler, config: Config | None = None, **options: Any) -> Server:
+    """Return a server for handler(request) or handler(request, response).
+
+    options are fields of Config, such as timeout_keep_alive_s=5; they change
+    config.  Nothing is opened before listen().  Raises AppLoadError if the
+    handler can be called in neither form, UsageError for an option's bad value.
+    (Node: http.createServer)
+    """
+    if config is None:
+        config = Config(**options)
+    elif options:
+        import dataclasses
+
+        config = dataclasses.replace(config, **options)
+    return Server(handler, config)
+
+
+class Server:
+    """A native handler and, once it listens, an address; see create_server()."""
+
+    def __init__(self, handler: Handler, config: Config) -> None:
+        self.__fastcluster_handler__ = handler
+        self.config = config
+        self._native = NativeHandler(handler, config)
+        self._socket: sockets.ListeningSocket | None = None
+        self._loop: _Loop | None = None
+        self._access: log.AccessLog | None = None
+        self._announcements: list[Callable[[], object]] = []
+        self._serving = False
+        self._stop_at: float | None = None  # on the monotonic clock, once it drains
+
+    @property
+    def listening(self) -> bool:
+        """True from listen() to close()."""
+        return self._socket is not None
+
+    def listen(
+        self,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        path: str | None = None,
+        backlog: int | None = None,
+        callback: Callable[[], object] | None = None,
+    ) -> Server:
+        """Bind and listen; return the server.
+
+        port 0 is any that is free, see address().  path: a unix socket instead.
+        Clients can connect from now on and are served once serve_forever() is
+        entered, which is also when callback() is called.  Raises OSError with
+        its errno if the address cannot be had, RuntimeError if the server
+        listens already.  (Node: server.listen)
+        """
+        if self._socket is not None:
+            raise RuntimeError(f"the server listens already, on {self.address()}: close it first")
+        where = sockets.Address(path=path) if path else sockets.Address(host, port)
+        listening = _bind(where, backlog or self.config.backlog, self.config.uds_permissions)
+        self._access = log.AccessLog() if self.config.logs_access else None
+        self._loop = _Loop(self._native, self.config, access=self._access)
+        self._loop.listen(listening)
+        self._socket = listening
+        if callback is not None:
+            self._announcements.append(callback)
+        return self
+
+    def address(self) -> Address:
+        """Return where the server listens, with the real port; RuntimeError if it does not."""
+        if self._socket is None:
+            raise RuntimeError("the server does not listen: call listen() first")
+        name = self._socket.getsockname()
+        if isinstance(name, tuple):
+            return Address(name[0], name[1])
+        path = os.fsdecode(name)
+        return Address("", 0, f"@{path[1:]}" if path.startswith("\0") else path)
+
+    def serve_forever(self) -> None:
+        """Serve until close(), SIGTERM or SIGINT, then until running exchanges are over.
+
+        They have config.timeout_graceful_s seconds; a second signal cuts them
+        off at once.  Signals are handled if this is the main thread, and their
+        handlers put back at the end.  The logger is "fastcluster"; a program
+        that has set up no logging has it on stderr from now on.  Raises
+        RuntimeError if the server does not listen or is served already.
+        """
+        loop = self._loop
+        if loop is None:
+            raise RuntimeError("the server does not listen: call listen() first")
+        if self._serving:
+            raise RuntimeError("the server is served already")
+        if not logging.getLogger(log.NAME).hasHandlers():
+            log.set_up(self.config.log_level, "server")
+        self._serving = True
+        try:
+            with _stop_signals(loop, self._stop):
+                self._announce()
+                while not self._is_over(loop):
+                    loop.turn(self._patience_ms())
+        finally:
+            self._serving = False
+            self._shut()
+
+    run = serve_forever
+
+    def close(self) -> None:
+        """Stop: take no new connection and let serve_forever() return once all are served.
+
+        May be called from any thread and from a handler.  A server that is not
+        being served closes at once.
+        """
+        if self._serving and self._loop is not None:
+            self._loop.post(self._drain)
+        else:
+            self._shut()
+
+    # ---- the loop's thread
+
+    def _announce(self) -> None:
+        announcements, self._announcements = self._announcements, []
+        for callback in announcements:
+            callback()
+
+    def _stop(self) -> None:
+        if self._stop_at is None:
+            self._drain()
+        else:
+            self._stop_at = 0.0
+
+    def _drain(self) -> None:
+        if self._stop_at is not None or self._loop is None or self._socket is None:
+            return
+        self._stop_at = time.monotonic() + self.config.timeout_graceful_s
+        # Nobody else listens on this socket, so what waits in its queue is ours.
+        self._loop.drain(last=True)
+        self._socket.close()
+        self._socket = None
+
+    def _is_over(self, loop: _Loop) -> bool:
+        return loop.drained or (self._stop_at is not None and time.monotonic() >= self._stop_at)
+
+    def _patience_ms(self) -> int:
+        if self._stop_at is None:
+            return -1
+        return max(1, int((self._stop_at - time.monotonic()) * 1000))
+
+    def _shut(self) -> None:
+        loop, self._loop = self._loop, None
+        listening, self._socket = self._socket, None
+        access, self._access = self._access, None
+        self._stop_at = None
+        if loop is not None:
+            loop.close()
+        if listening is not None:
+            listening.close()
+        if access is not None:
+            access.close()
+
+
+def _bind(
+    where: sockets.Address, backlog: int, permissions: int | None
+) -> sockets.ListeningSocket:
+    try:
+        return sockets.listen(where, backlog, uds_permissions=permissions)
+    except BindError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError):
+            # A caller can tell errors by errno, as everywhere in Python.
+            raise OSError(cause.errno, f"cannot listen on {where}: {cause.strerror}") from None
+        raise
+
+
+@contextlib.contextmanager
+def _stop_signals(loop: _Loop, stop: Callable[[], None]) -> Iterator[None]:
+    """Have stop() called by the loop for each SIGTERM and SIGINT while inside."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pipe = SignalPipe(STOP_SIGNALS)
+
+    def heard() -> None:
+        for number in pipe.read():
+            # The pipe also hears signals that the program handles itself.
+            if number in STOP_SIGNALS:
+                stop()
+
+    loop.watch(pipe.fileno(), heard)
+    try:
+        yield
+    finally:
+        loop.unwatch(pipe.fileno())
+        pipe.close()
