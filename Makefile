@@ -8,6 +8,10 @@ RUN     := $(VENV)/bin/python
 PIP     := $(RUN) -m pip install --quiet --disable-pip-version-check
 ARGS    ?=
 
+# What drives the compiled modules hardest, without processes of their own.
+SANITIZED := tests/test_parser.py tests/test_fuzz.py tests/test_connection.py \
+  tests/test_native.py tests/test_wsgi.py tests/test_conformance.py -k "not split_at"
+
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 CTEST_CFLAGS := -std=c11 -g -O1 -Wall -Wextra -Wshadow -Wconversion -Werror $(SANITIZERS) -Icsrc
 CTEST_OBJECTS := $(patsubst csrc/%.c,build/ctest/%.o,$(wildcard csrc/*.c))
@@ -32,7 +36,8 @@ package: build $(VENV)/.ready-package  ## builds, mends, installs and runs the s
 sanitize: $(VENV)/.ready  ## pytest over compiled modules with sanitizers in them
 	FASTCLUSTER_SANITIZE=1 $(RUN) setup.py --quiet build_ext --inplace
 	LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
-	  PYTHONMALLOC=malloc $(RUN) -m pytest $(ARGS)
+	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
+	  $(RUN) -m pytest $(or $(ARGS),$(SANITIZED))
 
 bench: build  ## see `python -m benchmarks --help`
 	$(RUN) -m benchmarks $(or $(ARGS),compare)

@@ -256,6 +256,7 @@ int fc_head_start(fc_head *head, int status, fc_span reason) {
   head->buf.len = 0;
   head->content_length = -1;
   head->said = 0;
+  head->serial++;
   if (status < 100 || status > 999) return refuse();
   if (fc_buf_reserve(&head->buf, HEAD_USUAL) < 0) return FC_ERR;
   const status_line *line = line_of(status);

@@ -28,6 +28,7 @@ typedef struct fc_head {
   fc_buf buf;
   int64_t content_length;
   uint32_t said;
+  uint32_t serial; /* grows with every head that is begun: is it still mine? */
 } fc_head;
 
 /* How finish frames the body. */

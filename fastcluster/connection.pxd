@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-from fastcluster.csrc cimport fc_framing, fc_parser
+from fastcluster.csrc cimport fc_framing, fc_out, fc_parser
 from fastcluster.exchange cimport Connection, Exchange
 from fastcluster.parser cimport Door
 
@@ -59,6 +59,7 @@ cdef class HttpConnection(Connection):
     cdef int read_some(self) except -1
     cdef int on_eof(self) except -1
     cdef int apply_eof(self) except -1
+    cdef int forget_unsent(self, fc_out *out) except -1
     cdef int on_writable(self) except -1
     cdef int tell_half_closed(self) except -1
     cdef int tell_writable(self, Exchange exchange) except -1

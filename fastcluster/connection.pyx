@@ -127,6 +127,8 @@ cdef class HttpConnection(Connection):
         service.n_connections -= 1
         fc_slot_hold(service.slot, -1)
         self.drop_exchange()
+        if service.draining and service.n_connections == 0:
+            service.emptied()
         return 0
 
     cdef int drop_exchange(self) except -1:
@@ -265,11 +267,24 @@ cdef class HttpConnection(Connection):
         self.corked = True
         if has_tray:
             service.serving = <void *>self
-        while self.step(window) == GO:
-            pass
-        if self.phase != CLOSED:
-            self.stash(window)
-            self.flush()
+        try:
+            while self.step(window) == GO:
+                pass
+            if self.phase != CLOSED:
+                self.stash(window)
+                # A producer that was stopped is told so by on_writable() alone: if
+                # the kernel took everything here, it would wait for that for ever.
+                if not self.full:
+                    self.flush()
+        except:
+            # An application's SystemExit, or an error of ours: the tray is clean
+            # when it serves the next one.
+            self.reset = True
+            self.close()
+            if has_tray:
+                service.serving = NULL
+            self.corked = False
+            raise
         if has_tray:
             service.serving = NULL
         self.corked = False
@@ -303,7 +318,7 @@ cdef class HttpConnection(Connection):
         cdef fc_out *out = self.io.out
         if out == NULL and service.serving == <void *>self:
             out = service.tray
-        if out != NULL and out.bytes >= service.limits.high_water:
+        if out != NULL and out.bytes >= service.limits.high_water and not self.full:
             self.flush()
         return self.full or self.broken
 
@@ -636,8 +651,10 @@ cdef class HttpConnection(Connection):
             if service.serving != <void *>self:
                 return 0
             out = service.tray
-        if fc_out_is_empty(out) or self.broken:
+        if fc_out_is_empty(out):
             return 0
+        if self.broken:
+            return self.forget_unsent(out)
         before = out.bytes
         result = fc_out_flush(out, self.io.source.fd)
         give_back_owners(out)
@@ -649,7 +666,7 @@ cdef class HttpConnection(Connection):
             return 0
         if result == FC_ERR:
             self.broken = True
-            return 0
+            return self.forget_unsent(out)
         if self.io.out == NULL:
             # The tray goes with the connection; the loop gets another.
             self.io.out = out
@@ -659,6 +676,12 @@ cdef class HttpConnection(Connection):
             fc_wheel_set(&service.wheel, &self.io.deadline,
                          service.loop.now_ms + service.limits.write_ms)
         self.full = out.bytes >= service.limits.high_water
+        return 0
+
+    cdef int forget_unsent(self, fc_out *out) except -1:
+        """Nobody takes it; and what stayed in the tray would go to the next connection."""
+        fc_out_abandon(out)
+        give_back_owners(out)
         return 0
 
     cdef int on_writable(self) except -1:

@@ -73,6 +73,7 @@ cdef extern from "head.h" nogil:
         fc_buf buf
         int64_t content_length
         uint32_t said
+        uint32_t serial
 
     int fc_head_start(fc_head *head, int status, fc_span reason)
     int fc_head_field(fc_head *head, fc_span name, fc_span value)
@@ -288,6 +289,41 @@ cdef extern from "llhttp.h" nogil:
     void fc_parser_start(const fc_llhttp *llhttp, fc_parser *parser)
     int fc_parser_feed(const fc_llhttp *llhttp, fc_parser *parser, const char *base, size_t start,
                        size_t stop)
+
+
+cdef extern from "ws.h" nogil:
+    enum:
+        FC_WS_CONTINUATION
+        FC_WS_TEXT
+        FC_WS_BINARY
+        FC_WS_CLOSE
+        FC_WS_PING
+        FC_WS_PONG
+        FC_WS_FIN
+        FC_WS_RSV1
+        FC_WS_RSV2
+        FC_WS_RSV3
+        FC_WS_HEAD_MAX
+        FC_WS_OWN_HEAD_MAX
+        FC_WS_CONTROL_MAX
+
+    ctypedef struct fc_ws_frame:
+        uint64_t length
+        uint8_t mask[4]
+        uint8_t opcode
+        uint8_t flags
+
+    ctypedef struct fc_utf8:
+        uint8_t left
+        uint8_t low
+        uint8_t high
+
+    int fc_ws_read_head(fc_ws_frame *frame, const char *ptr, size_t len, const char **why)
+    size_t fc_ws_write_head(char *ptr, int first, uint64_t length)
+    int fc_ws_unmask(char *to, const char *source, size_t len, const uint8_t *mask, uint64_t at)
+    int fc_ws_may_send_code(int code)
+    int fc_utf8_feed(fc_utf8 *utf8, const char *ptr, size_t len)
+    int fc_utf8_is_whole(const fc_utf8 *utf8)
 
 
 cdef inline int check(int result) except? -1:

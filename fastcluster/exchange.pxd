@@ -117,6 +117,8 @@ cdef class Service:
     cdef void give_parser(self, fc_parser *parser) noexcept
     # Has consumer.resume() called once in the next turn, which will not wait.
     cdef int resume_later(self, Consumer consumer) except -1
+    # A draining server's last connection is closed.
+    cdef int emptied(self) except -1
     # From any thread: has callback() called on the loop's thread soon.
     cpdef object post(self, object callback)
 

@@ -65,6 +65,9 @@ cdef class Service:
         self.consumers_later.append(consumer)
         return 0
 
+    cdef int emptied(self) except -1:
+        return 0
+
     cpdef object post(self, object callback):
         raise NotImplementedError
 

@@ -38,6 +38,7 @@ cdef class Server(Service):
     cdef object posted           # deque of callables
     cdef Watch waker
     cdef int waker_write
+    cdef bint wake_is_due        # a byte is in the waker's pipe
     cdef int spare_fd
     cdef fc_deadline resume_at   # accepting starts again
     cdef bint accepting

@@ -95,6 +95,10 @@ cdef class Board:
         }
 
 
+def do_nothing():
+    """Let a turn happen."""
+
+
 cdef class Watch:
     def __cinit__(self):
         memset(&self.source, 0, sizeof(fc_source))
@@ -227,6 +231,9 @@ cdef class Server(Service):
             os.read(self.waker.source.fd, 4096)
         except BlockingIOError:
             pass
+        # Cleared last: what was posted meanwhile is taken in this very turn, and
+        # what comes later finds the pipe empty and wakes us again.
+        self.wake_is_due = False
 
     cdef Watch _watch_source(self, int fd, uint8_t kind, Listener listener):
         cdef Watch watch = Watch.__new__(Watch)
@@ -283,8 +290,16 @@ cdef class Server(Service):
         self.watches.remove(watch)
 
     cpdef object post(self, object callback):
-        """Have callback() called on the loop's thread soon; callable from any thread."""
+        """Have callback() called on the loop's thread soon; callable from any thread.
+
+        After close() nothing is called any more.
+        """
+        if self.closed:
+            return
         self.posted.append(callback)
+        if self.wake_is_due:
+            return  # and not taken yet: whoever takes it takes this, too
+        self.wake_is_due = True
         try:
             os.write(self.waker_write, b"!")
         except BlockingIOError:
@@ -338,6 +353,16 @@ cdef class Server(Service):
             # A guest: the loop we live in waits for us, but not for our deadlines.
             check(fc_loop_arm(&self.loop, self.guest_wait_ms()))
         return n
+
+    def rest(self):
+        """Say on the scoreboard that the loop we are a guest of goes back to wait."""
+        fc_slot_beat(self.slot, 1, self.loop.now_ms)
+        self.sweep()
+
+    cdef int emptied(self) except -1:
+        # Between two turns: a guest hears of it by taking another one.
+        self.post(do_nothing)
+        return 0
 
     def run(self, int timeout_ms=-1):
         """Take turns until a watched descriptor has called back, or nothing is left to do.

@@ -29,6 +29,12 @@ cdef enum:
     CALLS_PER_THREAD = 64        # that may wait for a thread
     CALLS_AT_LEAST = 256
 
+# How a response ends.
+cdef enum:
+    UNDECIDED
+    WHOLE
+    BROKEN
+
 # For what a call was put off.
 cdef enum:
     NOTHING
@@ -43,6 +49,7 @@ cdef class LoopCall(Call):
     cdef Pool readers            # whose calls may not run at the same time
     cdef int blocks              # sent in this turn
     cdef int waiting
+    cdef int ending              # how the response ends
     cdef bint active             # we are on the stack
     cdef bint stale              # the head was begun in an earlier turn, and is lost
 
@@ -63,6 +70,16 @@ cdef class LoopCall(Call):
             self.active = False
             if locked:
                 self.readers.app_lock.release()
+            self.end_response()
+        return 0
+
+    cdef int end_response(self) except -1:
+        # Last of all, since the connection may go on with its next request here
+        # and so with the application's next call.
+        if self.ending == WHOLE:
+            return self.exchange.finish()
+        if self.ending == BROKEN:
+            return self.exchange.fail(500)
         return 0
 
     cdef int go_on(self) except -1:
@@ -141,10 +158,12 @@ cdef class LoopCall(Call):
         return 0
 
     cdef int put_end(self) except -1:
-        return self.exchange.finish()
+        self.ending = WHOLE
+        return 0
 
     cdef int put_failure(self) except -1:
-        return self.exchange.fail(500)
+        self.ending = BROKEN
+        return 0
 
 
 @cython.final

@@ -125,7 +125,7 @@ cdef class EnvironMaker:
             ("QUERY_STRING", ""),
             ("RAW_URI", ""),
             ("REQUEST_URI", ""),
-            ("SERVER_NAME", listener.host or "localhost"),
+            ("SERVER_NAME", server_name(listener)),
             ("SERVER_PORT", str(listener.port)),
             ("SERVER_PROTOCOL", "HTTP/1.1"),
             ("REMOTE_ADDR", ""),
@@ -211,6 +211,12 @@ cdef class EnvironMaker:
         if plain == "transfer-encoding":
             return CODING
         return COOKIE if plain == "cookie" else FIELD
+
+
+cdef str server_name(Listener listener):
+    if ":" in listener.host:
+        return f"[{listener.host}]"  # RFC 3875 section 4.1.14
+    return listener.host or "localhost"
 
 
 cdef dict roomy(list items):

@@ -9,6 +9,7 @@ the loop, and only an iterable whose client does not keep up makes its thread
 wait, since an iterable may depend on the thread it runs on.
 """
 
+import logging
 import threading
 import time
 from queue import SimpleQueue
@@ -98,8 +99,10 @@ cdef class ThreadCall(Call):
             for item in items:
                 self.apply(item)
             self.exchange.flush()
-        except OSError as error:
-            self.service.log.debug("the client left: %s", error)
+        except Exception as error:
+            # Whatever it was, the thread may not wait for it.
+            level = logging.DEBUG if isinstance(error, OSError) else logging.ERROR
+            self.service.log.log(level, "a response cannot be sent: %s", error)
             self.exchange.fail(500)
         self.report()
 

@@ -135,7 +135,8 @@ class Client:
 class Wire:
     """A server on a socket of its own, without threads or processes of its own.
 
-    options: fields of config.Config.  unix: the path of a unix socket to listen on.
+    options: fields of config.Config.  host: a numeric address of this machine's own;
+    unix: the path of a unix socket to listen on instead.
     """
 
     def __init__(
@@ -143,6 +144,7 @@ class Wire:
         handler_class: Callable[[Any, Config], Handler],
         app: Any,
         *,
+        host: str = "127.0.0.1",
         unix: str | None = None,
         access: Any = None,
         **options: Any,
@@ -152,7 +154,8 @@ class Wire:
         self.log = logging.getLogger("fastcluster")
         self.server = Server(self.handler, self.config, log=self.log, access=access)
         if unix is None:
-            self.listening = socket.create_server(("127.0.0.1", 0), backlog=256)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self.listening = socket.create_server((host, 0), family=family, backlog=256)
             # As sockets.py does it; connections inherit it.
             self.listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         else:

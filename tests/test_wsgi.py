@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import os
+import random
 import threading
 import weakref
 from pathlib import Path
@@ -128,6 +129,22 @@ def test_a_slow_client_stops_its_iterable_and_gets_all_of_it(serve):
     response = client.response()
     assert response.body == b"".join(b"%07d\n" % i * 10_000 for i in range(60))
     w.turn_until(lambda: body.closed)
+
+
+def test_a_call_is_over_before_the_next_of_its_connection_begins():
+    bodies, started = [], []
+
+    def app(environ, start_response):
+        started.append(all(body.closed for body in bodies))
+        start_response("200 OK", list(TEXT))
+        bodies.append(Body([b"x"] * 20))
+        return bodies[-1]
+
+    with wire(WsgiHandler, app) as w:
+        client = w.connect()
+        client.send(GET * 5)
+        assert [client.response().body for _ in range(5)] == [b"x" * 20] * 5
+    assert started == [True] * 5
 
 
 def test_an_endless_body_starves_nobody(serve):
@@ -303,6 +320,76 @@ def test_a_signals_exception_ends_the_turn_and_not_the_manners(caplog):
             w.turn_until(lambda: client.eof)
         assert body.closed == 1
         assert errors(caplog) == ["GET /: the application failed"]
+
+
+class Chaos:
+    """An application that does, for each number in the query, one of all it may do."""
+
+    def __init__(self):
+        self.bodies = []
+
+    def __call__(self, environ, start_response):
+        chance = random.Random(environ["QUERY_STRING"])
+        source = environ["wsgi.input"]
+        chance.choice([source.read, lambda: source.read(100), lambda: list(source), int])()
+        fields = chance.choice([[], [], [("Content-Length", chance.choice(["0", "5", "70000"]))]])
+        write = start_response("200 OK", TEXT + fields)
+        kind = chance.randrange(8)
+        if kind == 0:
+            raise ValueError
+        if kind == 1:
+            raise SystemExit
+        if kind == 2:
+            write(b"z" * 1000)
+        if kind == 3:
+            return environ["wsgi.file_wrapper"](Path(__file__).open("rb"))
+        if kind > 4:
+            return [b"x" * chance.choice([0, 1, 5000, 300_000])]
+        blocks = [b"y" * chance.choice([0, 1, 1000, 100_000])] * chance.randrange(20)
+        self.bodies.append(Body(blocks + chance.choice([[], [], [ValueError()]])))
+        return self.bodies[-1]
+
+
+def chaotic_request(chance):
+    body = bytes(chance.choice([0, 10, 3000, 150_000]))
+    fields = chance.choice([b"", b"Expect: 100-continue\r\n"])
+    if chance.random() < 0.5:
+        fields += b"Transfer-Encoding: chunked\r\n"
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
+        body = chance.choice([b"", b"", b"", b"zz"]) + body
+    else:
+        fields += b"Content-Length: %d\r\n" % len(body)
+    method = chance.choice([b"GET", b"POST", b"HEAD"])
+    line = b"%s /?%d HTTP/1.%d\r\n" % (method, chance.randrange(10**6), chance.random() < 0.8)
+    return line + b"Host: h\r\n" + fields + b"\r\n" + chance.choice([body] * 4 + [body[:5]])
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_anything_in_any_order(serve, seed, caplog):
+    """Clients that stall, leave and send nonsense: nobody waits, and nothing is left."""
+    chance, app = random.Random(seed), Chaos()
+    w = serve(app, body_memory_bytes=2000)
+    for _ in range(800):
+        if len(w.clients) < 20 and chance.random() < 0.5:
+            client = w.connect(receive_buffer=chance.choice([None, 4096]))
+            client.reading = chance.random() < 0.8
+        for client in list(w.clients):
+            act = chance.random()
+            if act < 0.3:
+                client.send(chaotic_request(chance))
+            elif act < 0.35 or client.eof:
+                client.close(reset=act < 0.32)
+            elif act < 0.4:
+                client.reading = True
+            client.received = b""
+        w.turn()
+    for client in list(w.clients):
+        client.close(reset=True)
+    w.turn_until(lambda: w.server.n_connections == 0)
+    w.close()
+    assert len(app.bodies) > 50
+    assert {body.closed for body in app.bodies} == {1}
+    assert "internal error" not in caplog.text
 
 
 # ---- Flask and Django

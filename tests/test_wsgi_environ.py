@@ -296,6 +296,14 @@ def test_a_unix_socket_is_called_what_the_client_calls_it(tmp_path, host, name, 
     assert "REMOTE_PORT" not in seen
 
 
+def test_an_ipv6_address_is_bracketed():
+    try:
+        seen = environ_of(GET, host="::1")
+    except OSError:
+        pytest.skip("no IPv6 here")
+    assert (seen["SERVER_NAME"], seen["REMOTE_ADDR"]) == ("[::1]", "::1")
+
+
 def test_errors_go_to_stderr_as_it_is_now(capsys):
     with contextlib.redirect_stderr(None):
         seen = environ_of(GET)

@@ -112,6 +112,25 @@ def test_other_requests_are_served_while_a_body_is_waited_for(serve):
     assert [client.response().body for client in waiting] == [b"done"] * 3
 
 
+def test_pipelined_requests_go_on_while_a_body_is_waited_for(serve):
+    """The end of one call, in a later turn, begins the next: the lock is taken one by one."""
+
+    def app(environ, start_response):
+        environ["wsgi.input"].read()
+        start_response("200 OK", list(TEXT))
+        return iter([b"x"] * 30)
+
+    w = serve(app)
+    waiting, busy = w.connect(), w.connect()
+    waiting.send(EXPECT % 5)
+    w.turn_until(lambda: waiting.received == CONTINUE)
+    busy.send(GET * 10)
+    for _ in range(10):
+        assert busy.response().body == b"x" * 30
+    waiting.received = b""
+    assert waiting.request(b"hello").body == b"x" * 30
+
+
 def test_a_client_that_leaves_while_its_body_is_waited_for(serve, caplog):
     caught = []
 
