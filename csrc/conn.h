@@ -58,6 +58,7 @@ void fc_conn_abort(int fd);
 typedef struct fc_parcel {
   uint32_t listener;   /* index of the listener it came from */
   uint32_t generation; /* of the receiver, as the sender counted it there */
+  uint32_t requests;   /* that were read on it so far */
 } fc_parcel;
 
 /* Sends a descriptor to an inbox (a datagram socket) without blocking; the

@@ -200,8 +200,8 @@ static void set_layout(fc_llhttp *llhttp, const layout *at) {
  * lie inside the message, so a wrong layout is noticed and not believed. */
 static const char PROBE[] =
     "POST /probe?a=b HTTP/1.1\r\nHost: x\r\nEmpty:\r\nContent-Length: 3\r\nLast: 1 2 \r\n\r\nabc";
-static const char *const PROBE_SPANS[] = {"/probe?a=b", "Host",           "x", "Empty", "",
-                                          "Content-Length", "3", "Last", "1 2 "};
+static const char *const PROBE_SPANS[] = {"/probe?a=b",     "Host", "x",    "Empty", "",
+                                          "Content-Length", "3",    "Last", "1 2 "};
 
 typedef struct probe_state {
   _Alignas(16) char state[FC_LLHTTP_STATE];

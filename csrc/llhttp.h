@@ -36,9 +36,9 @@ typedef struct fc_parser {
   /* First, so that a callback finds its fc_parser without knowing the layout. */
   _Alignas(16) char state[FC_LLHTTP_STATE];
   fc_request request;
-  int too_many; /* more fields than max_fields */
-  int error;    /* llhttp's, once it has failed */
-  int paused;   /* what llhttp calls being paused, for the callback that pauses it */
+  int too_many;           /* more fields than max_fields */
+  int error;              /* llhttp's, once it has failed */
+  int paused;             /* what llhttp calls being paused, for the callback that pauses it */
   struct fc_parser *next; /* for the caller's free list */
   fc_field fields[];
 } fc_parser;

@@ -230,8 +230,8 @@ static int frame_target(const fc_request *r, fc_framing *out, const char **why) 
 
 static int frame_expect(const fc_request *r, const facts *f, fc_framing *out, const char **why) {
   if (f->expects == 0) return 0;
-  if (f->expects > 1 || !same_word(r->base + f->expect->value, f->expect->value_len,
-                                   "100-continue", 12)) {
+  if (f->expects > 1 ||
+      !same_word(r->base + f->expect->value, f->expect->value_len, "100-continue", 12)) {
     return refuse(417, "unknown expectation", why);
   }
   /* An HTTP/1.0 client's expectation is ignored (RFC 9110 section 10.1.1). */

@@ -52,8 +52,8 @@ typedef struct fc_framing {
   uint8_t expect_continue; /* Expect: 100-continue on HTTP/1.1 */
   uint8_t is_head;
   uint8_t is_connect;
-  uint8_t upgrade;     /* Upgrade with Connection: upgrade */
-  uint8_t target_form; /* FC_TARGET_… */
+  uint8_t upgrade;         /* Upgrade with Connection: upgrade */
+  uint8_t target_form;     /* FC_TARGET_… */
   uint32_t host, host_len; /* authority: the absolute target's, else Host's */
   uint32_t path, path_len; /* without the query; for absolute-form "/" may be implied (len 0) */
   uint32_t query, query_len;

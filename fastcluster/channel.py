@@ -247,8 +247,9 @@ def pair() -> tuple[Channel, Channel]:
 
 # ---- connections between workers
 
-# fc_parcel of conn.h: the listener's index and the receiver's generation.
-_PARCEL = struct.Struct("=II")
+# fc_parcel of conn.h: the listener's index, the receiver's generation, and how many
+# requests the connection has had.
+_PARCEL = struct.Struct("=III")
 # Of no worker: whoever receives the parcel counts the connection itself.
 _NO_GENERATION = 0
 
@@ -301,8 +302,8 @@ class Inbox:
 
 
 def _hand_to(heirs: Sequence[Inbox], data: bytes, fds: Sequence[int]) -> bool:
-    listener, _ = _PARCEL.unpack(data)
-    parcel = _PARCEL.pack(listener, _NO_GENERATION)
+    listener, _, requests = _PARCEL.unpack(data)
+    parcel = _PARCEL.pack(listener, _NO_GENERATION, requests)
     return any(heir._post(parcel, fds) for heir in heirs)
 
 

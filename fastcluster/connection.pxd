@@ -34,6 +34,7 @@ cdef class HttpConnection(Connection):
     cdef int on_ready(self, int what) except -1
     cdef int on_deadline(self) except -1
     cdef int retire(self) except -1
+    cdef bint is_idle(self) noexcept
     cdef int refuse(self, int status, str why) except -1
     cdef int close(self) except -1
 

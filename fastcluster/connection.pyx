@@ -168,6 +168,11 @@ cdef class HttpConnection(Connection):
             exchange.consumer.draining()
         return 0
 
+    cdef bint is_idle(self) noexcept:
+        """True between two requests, when all there is to know is the descriptor's."""
+        return self.phase == IDLE and self.io.out == NULL and self.io.input.len == 0 and \
+            not self.eof and not self.broken and not self.corked
+
     # ---- reading
 
     cdef int on_ready(self, int what) except -1:

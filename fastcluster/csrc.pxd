@@ -187,6 +187,7 @@ cdef extern from "conn.h" nogil:
     ctypedef struct fc_parcel:
         uint32_t listener
         uint32_t generation
+        uint32_t requests
 
     int fc_conn_accept(int listener_fd, fc_peer *peer)
     void fc_conn_peer(int fd, fc_peer *peer)

@@ -219,9 +219,7 @@ class Server:
             access.close()
 
 
-def _bind(
-    where: sockets.Address, backlog: int, permissions: int | None
-) -> sockets.ListeningSocket:
+def _bind(where: sockets.Address, backlog: int, permissions: int | None) -> sockets.ListeningSocket:
     try:
         return sockets.listen(where, backlog, uds_permissions=permissions)
     except BindError as error:

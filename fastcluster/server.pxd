@@ -58,8 +58,10 @@ cdef class Server(Service):
     cdef int wait_ms(self, int timeout_ms) except? -2
     cdef int accept_some(self, Listener listener, int most) except -1
     cdef int place(self, int fd, fc_peer *peer, Listener listener) except -1
-    cdef bint hand_over(self, int fd, Listener listener)
-    cdef int take_in(self, int fd, fc_peer *peer, Listener listener) except -1
+    cdef bint hand_over(self, int fd, Listener listener, uint32_t requests, int32_t most)
+    cdef int shed(self) except -1
+    cdef HttpConnection find_idle(self)
+    cdef int take_in(self, int fd, fc_peer *peer, Listener listener, uint32_t requests) except -1
     cdef int read_inbox(self) except -1
     cdef int out_of_descriptors(self, Listener listener) except -1
     cdef int pause_accepting(self) except -1

@@ -35,6 +35,8 @@ cdef enum:
 cdef enum:
     ACCEPT_BATCH = 64         # connections taken from a listener in one turn
     ACCEPT_PAUSE_MS = 100     # after the process ran out of descriptors
+    SHED_BATCH = 4            # connections passed on in one turn, once they are idle
+    SHED_SEARCH = 32          # connections looked at to find an idle one
     REFUSED_AT_ONCE = 256     # connections above the limit that get a 503 in full
     GUEST_TURN_MS = 1000      # how late a guest may notice such a deadline
     DESCRIPTORS_KEPT = 64     # of RLIMIT_NOFILE, for the application's own files
@@ -348,6 +350,7 @@ cdef class Server(Service):
             self.run_later()
         if self.posted:
             self.run_posted()
+        self.shed()
         self.sweep()
         if timeout_ms == 0:
             # A guest: the loop we live in waits for us, but not for our deadlines.
@@ -523,23 +526,21 @@ cdef class Server(Service):
         return self.pause_accepting()
 
     cdef int place(self, int fd, fc_peer *peer, Listener listener) except -1:
-        if self.n_outboxes > 1 and self.hand_over(fd, listener):
+        # A worker that has other work ready in this turn passes a connection on at
+        # a tie, too: the waiting one answers at once.
+        cdef int busy = fc_loop_left(&self.loop) > 0
+        if self.hand_over(fd, listener, 0, self.slot.connections - 1 + busy):
+            fc_conn_close(fd)
             return 0
         fc_slot_hold(self.slot, 1)
-        return self.take_in(fd, peer, listener)
+        return self.take_in(fd, peer, listener, 0)
 
-    cdef bint hand_over(self, int fd, Listener listener):
-        """Pass a connection to a waiting worker that holds fewer than this one.
-
-        A worker that has other work ready in this turn passes it on at a tie, too:
-        the waiting one answers at once.
-        """
-        cdef int busy = fc_loop_left(&self.loop) > 0
-        cdef int32_t most = self.slot.connections - 1 + busy
+    cdef bint hand_over(self, int fd, Listener listener, uint32_t requests, int32_t most):
+        """Pass a connection to a waiting worker that holds at most so many; True if one did."""
         cdef fc_slot *slot
         cdef fc_parcel parcel
         cdef int target
-        if most < 0 or self.draining:
+        if self.n_outboxes < 2 or most < 0 or self.draining:
             return False
         target = fc_board_least(self.board.board, <uint32_t>self.index, most)
         if target < 0 or target >= self.n_outboxes:
@@ -547,16 +548,49 @@ cdef class Server(Service):
         slot = &self.board.board.slot[target]
         parcel.listener = <uint32_t>listener.index
         parcel.generation = slot.generation
+        parcel.requests = requests
         # Counted before it is sent, so that the next decision sees it.
         fc_slot_hold(slot, 1)
         if fc_conn_hand_over(self.outbox_fds[target], fd, parcel) != FC_OK:
             fc_slot_hold(slot, -1)
             return False
         self.slot.handed_over += 1
-        fc_conn_close(fd)
         return True
 
-    cdef int take_in(self, int fd, fc_peer *peer, Listener listener) except -1:
+    cdef int shed(self) except -1:
+        """Pass idle connections on while a waiting worker holds at least two fewer.
+
+        What arrives in a burst, or stays when others close, is not balanced by
+        choosing well at accept: a sibling that happened not to wait in that
+        moment got nothing.
+        """
+        cdef HttpConnection connection
+        cdef int i
+        for i in range(SHED_BATCH):
+            if self.n_outboxes < 2 or self.slot.connections < 2 or fc_board_least(
+                    self.board.board, <uint32_t>self.index, self.slot.connections - 2) < 0:
+                return 0
+            connection = self.find_idle()
+            if connection is None or not self.hand_over(
+                    connection.io.source.fd, connection.listener, connection.requests,
+                    self.slot.connections - 2):
+                return 0
+            connection.close()
+        return 0
+
+    cdef HttpConnection find_idle(self):
+        cdef void *at = self.first
+        cdef int i
+        for i in range(SHED_SEARCH):
+            if at == NULL:
+                return None
+            if (<HttpConnection>at).is_idle():
+                return <HttpConnection>at
+            at = (<HttpConnection>at).next
+        return None
+
+    cdef int take_in(self, int fd, fc_peer *peer, Listener listener,
+                     uint32_t requests) except -1:
         """Open a connection that is counted on our slot already."""
         cdef HttpConnection connection = HttpConnection.__new__(HttpConnection)
         cdef bint above = self.n_connections >= self.limits.connections
@@ -569,6 +603,7 @@ cdef class Server(Service):
         connection.io.peer = peer[0]
         connection.service = self
         connection.listener = listener
+        connection.requests = requests
         connection.open()
         if above:
             connection.refuse(503, "more than %d connections" % self.limits.connections)
@@ -598,7 +633,7 @@ cdef class Server(Service):
                 fc_conn_close(fd)
                 continue
             fc_conn_peer(fd, &peer)
-            self.take_in(fd, &peer, self.listeners[parcel.listener])
+            self.take_in(fd, &peer, self.listeners[parcel.listener], parcel.requests)
         return 0
 
     cdef int pause_accepting(self) except -1:

@@ -387,7 +387,7 @@ def inboxes() -> Iterator[list[Inbox]]:
 def hand_over(inbox: Inbox, listener: int, generation: int) -> socket.socket:
     """Do what conn.c does with an accepted connection; return the client's end."""
     client, accepted = socket.socketpair()
-    parcel = struct.pack("=II", listener, generation)
+    parcel = struct.pack("=III", listener, generation, 7)
     socket.send_fds(inbox.sending, [parcel], [accepted.fileno()])
     accepted.close()
     return client
@@ -401,7 +401,9 @@ def content(inbox: Inbox) -> list[tuple[int, int, socket.socket]]:
             data, fds, _, _ = socket.recv_fds(inbox.receiving, 64, 4)
         except BlockingIOError:
             return found
-        found.append((*struct.unpack("=II", data), socket.socket(fileno=fds[0])))
+        listener, generation, requests = struct.unpack("=III", data)
+        assert requests == 7
+        found.append((listener, generation, socket.socket(fileno=fds[0])))
 
 
 def test_an_inbox_is_forwarded_whole_and_in_order(inboxes: list[Inbox]) -> None:

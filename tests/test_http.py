@@ -63,7 +63,8 @@ def test_a_server_knows_its_handler_and_its_options() -> None:
     config = Config(env="development")
     assert http_.create_server(hello, config).config is config
     assert http_.create_server(hello, config, threads=3).config == Config(
-        env="development", threads=3)
+        env="development", threads=3
+    )
     assert not server.listening
 
 
@@ -266,8 +267,12 @@ def test_signal_handlers_are_put_back() -> None:
 def program(*arguments: str, **options: Any) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """Run a program that prints its address; give the process and the port."""
     process = subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        cwd=ROOT, **options,
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        **options,
     )
     try:
         assert process.stdout is not None
@@ -325,7 +330,8 @@ def test_a_signal_ends_an_idle_server() -> None:
 
 def test_a_second_signal_cuts_off() -> None:
     endless = SLOW.replace('print("began", flush=True)', "pass").replace(
-        "sys.stdin.readline()", 'yield from iter(lambda: b"x", b"")')
+        "sys.stdin.readline()", 'yield from iter(lambda: b"x", b"")'
+    )
     with program("-c", endless) as (process, port):
         with socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as client:
             client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")

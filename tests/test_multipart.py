@@ -34,7 +34,10 @@ def test_a_form_with_texts_and_files() -> None:
     assert texts.multi_items() == [("a", "1"), ("a", "é")]
     (upload,) = uploads.get_all("f")
     assert (upload.filename, upload.content_type, upload.size) == (
-        "p.png", "image/png", len(content))
+        "p.png",
+        "image/png",
+        len(content),
+    )
     assert upload.headers["content-type"] == "image/png"
     assert upload.read() == content
 

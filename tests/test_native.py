@@ -26,7 +26,10 @@ HEAD = b"HEAD / HTTP/1.1\r\nHost: h\r\n\r\n"
 
 def post(body: bytes, fields: bytes = b"") -> bytes:
     return b"POST / HTTP/1.1\r\nHost: h\r\n%sContent-Length: %d\r\n\r\n%s" % (
-        fields, len(body), body)
+        fields,
+        len(body),
+        body,
+    )
 
 
 def ask(handler: object, data: bytes = GET, method: str = "GET", **options: Any) -> Response:
@@ -188,8 +191,13 @@ def test_return_values(result: object, status: int, kind: str | None, body: byte
 
 def test_fields_that_are_returned() -> None:
     fields = [(b"X-A", b"1"), ("x-a", 2), ("Set-Cookie", ["a=1", "b=2"]), ("Name", "\xe9 \t")]
-    expected = [("X-A", "1"), ("x-a", "2"), ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"),
-                ("Name", "\xe9")]
+    expected = [
+        ("X-A", "1"),
+        ("x-a", "2"),
+        ("Set-Cookie", "a=1"),
+        ("Set-Cookie", "b=2"),
+        ("Name", "\xe9"),
+    ]
     assert own_fields(ask(lambda request: (200, fields, None))) == expected
     assert own_fields(ask(lambda request: (200, iter(fields), None))) == expected
     given = {"X-A": 1, "B": "2"}
@@ -211,11 +219,28 @@ def test_a_response_may_be_returned_again_and_again() -> None:
 @pytest.mark.parametrize(
     "result",
     [
-        1, True, object(), (1, 2, 3, 4), ("200", b""), (200,), (b"a", b"b"), (99, b""), (100, b""),
-        (1000, b""), {"a": {1}}, {"a": float("nan")}, (200, {"A b": "c"}, b""),
-        (200, {"A": "b\r\nC: d"}, b""), (200, {"A": "b\0"}, b""), (200, {"A": "\u20ac"}, b""),
-        (200, {"A": None}, b""), (200, {"A": 1.5}, b""), (200, {"Content-Length": "x"}, b""),
-        (200, "no pairs", b""), Answer(1), "\ud800",
+        1,
+        True,
+        object(),
+        (1, 2, 3, 4),
+        ("200", b""),
+        (200,),
+        (b"a", b"b"),
+        (99, b""),
+        (100, b""),
+        (1000, b""),
+        {"a": {1}},
+        {"a": float("nan")},
+        (200, {"A b": "c"}, b""),
+        (200, {"A": "b\r\nC: d"}, b""),
+        (200, {"A": "b\0"}, b""),
+        (200, {"A": "\u20ac"}, b""),
+        (200, {"A": None}, b""),
+        (200, {"A": 1.5}, b""),
+        (200, {"Content-Length": "x"}, b""),
+        (200, "no pairs", b""),
+        Answer(1),
+        "\ud800",
     ],
 )
 def test_what_cannot_be_sent_is_a_500_and_logged_once(
@@ -231,7 +256,8 @@ def test_what_cannot_be_sent_is_a_500_and_logged_once(
 def test_what_a_handler_may_return_is_said(caplog: pytest.LogCaptureFixture) -> None:
     ask(lambda request: 1)
     assert "the handler returned 1; a body is bytes, str, dict, list, None or an iterator" in (
-        caplog.text)
+        caplog.text
+    )
 
 
 def test_a_coroutine_is_refused_and_closed(caplog: pytest.LogCaptureFixture) -> None:
@@ -621,7 +647,9 @@ def test_a_failing_handler_is_a_500_and_logged_once(caplog: pytest.LogCaptureFix
         assert client.request(GET).status == 500  # the connection is whole
     records = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert [record.getMessage() for record in records] == [
-        "GET /a?b HTTP/1.1: the handler failed", "GET / HTTP/1.1: the handler failed"]
+        "GET /a?b HTTP/1.1: the handler failed",
+        "GET / HTTP/1.1: the handler failed",
+    ]
     assert caplog.text.count("LookupError: what I looked for") == 2
     assert "native.pyx" not in caplog.text
 
@@ -764,7 +792,7 @@ def test_nothing_is_left_behind(form: str) -> None:
 
 
 def test_json_is_what_json_makes_of_it() -> None:
-    value = {"text": "é\u2028<>&\"", "n": [1, 2.5, -1e300, True, None], "": {}}
+    value = {"text": 'é\u2028<>&"', "n": [1, 2.5, -1e300, True, None], "": {}}
     assert json.loads(ask(lambda request: value).body) == value
 
 
@@ -774,5 +802,3 @@ def test_handlers_may_run_an_event_loop_of_their_own() -> None:
         return b"awaited"
 
     assert ask(lambda request: asyncio.run(body())).body == b"awaited"
-
-

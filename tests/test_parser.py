@@ -8,10 +8,12 @@ from fastcluster.parser import explain, parser_name
 
 DOORS = ["llhttp", "httptools"]
 
-TOKEN = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789!#$%&'*+-.^_`|~", min_size=1, max_size=12)
+TOKEN = st.text(
+    "abcdefghijklmnopqrstuvwxyzABCXYZ0123456789!#$%&'*+-.^_`|~", min_size=1, max_size=12
+)
 # Field values: visible bytes, obs-text, blanks inside and around.
 VALUE = st.binary(max_size=24).map(
-    lambda raw: bytes(b for b in raw if b >= 0x20 and b != 0x7F or b == 0x09)
+    lambda raw: bytes(b for b in raw if (b >= 0x20 and b != 0x7F) or b == 0x09)
 )
 PLAIN_FIELD = st.tuples(TOKEN.map(lambda name: ("x-" + name).encode()), VALUE)
 FRAMING_FIELD = st.sampled_from(

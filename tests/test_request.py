@@ -73,7 +73,12 @@ def test_other_forms_of_targets() -> None:
     see = lambda r: (r.method, r.target, r.path, r.raw_path, r.url)  # noqa: E731
     assert look(head("*", method="OPTIONS"), see) == ("OPTIONS", "*", "*", b"*", "http://h:1")
     assert look(head("h:1", method="CONNECT"), see, allow_connect=True) == (
-        "CONNECT", "h:1", "", b"", "http://h:1")
+        "CONNECT",
+        "h:1",
+        "",
+        b"",
+        "http://h:1",
+    )
 
 
 @pytest.mark.parametrize("method", ["GET", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
@@ -90,8 +95,7 @@ def test_versions_and_hosts() -> None:
 
 
 def test_a_url_without_a_host_has_the_address() -> None:
-    port, url = look(
-        b"GET /a HTTP/1.0\r\n\r\n", lambda r: (r.url.rpartition(":")[2], r.url))
+    port, url = look(b"GET /a HTTP/1.0\r\n\r\n", lambda r: (r.url.rpartition(":")[2], r.url))
     assert url == f"http://127.0.0.1:{port}"
 
 
@@ -119,15 +123,29 @@ def test_headers() -> None:
     fields = "X-A: 1\r\nx-a:  2 \t\r\nEmpty:\r\nN: \xe9\r\n"
     headers = look(head(fields=fields), lambda r: r.headers)
     assert headers.multi_items() == [
-        ("host", "h:1"), ("x-a", "1"), ("x-a", "2"), ("empty", ""), ("n", "\xe9")]
+        ("host", "h:1"),
+        ("x-a", "1"),
+        ("x-a", "2"),
+        ("empty", ""),
+        ("n", "\xe9"),
+    ]
     assert headers["X-A"] == "1, 2"
     assert headers.get("missing") is None
 
 
 def test_what_is_parsed_is_parsed_once() -> None:
-    assert look(head("/%41?a=1", "Cookie: a=b\r\n"), lambda r: [
-        r.headers is r.headers, r.query is r.query, r.cookies is r.cookies, r.path is r.path,
-    ]) == [True] * 4
+    assert (
+        look(
+            head("/%41?a=1", "Cookie: a=b\r\n"),
+            lambda r: [
+                r.headers is r.headers,
+                r.query is r.query,
+                r.cookies is r.cookies,
+                r.path is r.path,
+            ],
+        )
+        == [True] * 4
+    )
 
 
 def test_queries_and_cookies() -> None:
@@ -166,7 +184,12 @@ def test_a_body_is_read_like_a_file() -> None:
     assert look(post(b"body"), see) == [b"bo", b"", b"dy", b"", b""]
     assert look(post(b"body"), lambda r: [r.read(None), r.read(-5)]) == [b"body", b""]
     assert look(head(), lambda r: [r.read(), r.read(5), r.body, list(r), r.text()]) == [
-        b"", b"", b"", [], ""]
+        b"",
+        b"",
+        b"",
+        [],
+        "",
+    ]
 
 
 @pytest.mark.parametrize("memory", [1 << 20, 1000])
@@ -180,15 +203,24 @@ def test_a_body_is_iterated_in_chunks(memory: int) -> None:
 
 
 def test_the_whole_body_is_there_however_much_was_read() -> None:
-    assert look(post(b'"body"'), lambda r: [
-        r.read(3), r.body, r.text(), r.json(), r.read(),
-    ]) == [b'"bo', b'"body"', '"body"', "body", b'dy"']
+    assert look(
+        post(b'"body"'),
+        lambda r: [
+            r.read(3),
+            r.body,
+            r.text(),
+            r.json(),
+            r.read(),
+        ],
+    ) == [b'"bo', b'"body"', '"body"', "body", b'dy"']
 
 
 def test_a_body_on_disk_is_whole_until_it_is_read() -> None:
     body = b'"' + b"x" * 5000 + b'"'
-    assert look(post(body), lambda r: [r.body, r.read(), r.text().encode()],
-                body_memory_bytes=1000) == [body] * 3
+    assert (
+        look(post(body), lambda r: [r.body, r.read(), r.text().encode()], body_memory_bytes=1000)
+        == [body] * 3
+    )
     with pytest.raises(RuntimeError, match="partly read"):
         look(post(body), lambda r: [r.read(1), r.body], body_memory_bytes=1000)
 
@@ -205,7 +237,8 @@ URLENCODED = "application/x-www-form-urlencoded; charset=utf-8"
 
 def test_an_urlencoded_form() -> None:
     form, again, files = look(
-        post(b"a=1&b=x+y&a=%C3%A9", URLENCODED), lambda r: (r.form(), r.form(), r.files()))
+        post(b"a=1&b=x+y&a=%C3%A9", URLENCODED), lambda r: (r.form(), r.form(), r.files())
+    )
     assert form.multi_items() == [("a", "1"), ("b", "x y"), ("a", "é")]
     assert form is again
     assert not files
@@ -218,7 +251,8 @@ def multipart(content: bytes) -> bytes:
     return (
         b'--XbX\r\nContent-Disposition: form-data; name="t"\r\n\r\ntext\r\n'
         b'--XbX\r\nContent-Disposition: form-data; name="f"; filename="a.bin"\r\n\r\n'
-        + content + b"\r\n--XbX--\r\n"
+        + content
+        + b"\r\n--XbX--\r\n"
     )
 
 
@@ -271,10 +305,22 @@ def test_a_form_without_a_body_is_empty() -> None:
 
 def all_of(request: Request) -> list[Any]:
     return [
-        request.method, request.target, request.path, request.raw_path, request.query_string,
-        request.query.multi_items(), request.headers.multi_items(), request.cookies,
-        request.http_version, request.host, request.url, request.scheme, request.client,
-        request.worker, request.body, request.read(),
+        request.method,
+        request.target,
+        request.path,
+        request.raw_path,
+        request.query_string,
+        request.query.multi_items(),
+        request.headers.multi_items(),
+        request.cookies,
+        request.http_version,
+        request.host,
+        request.url,
+        request.scheme,
+        request.client,
+        request.worker,
+        request.body,
+        request.read(),
     ]
 
 

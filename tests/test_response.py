@@ -107,7 +107,11 @@ def test_write_head_wins_over_what_was_set() -> None:
 def test_status_and_message_are_attributes() -> None:
     def do(r: Response) -> None:
         assert (r.status_code, r.status_message, r.headers_sent, r.finished) == (
-            200, None, False, False)
+            200,
+            None,
+            False,
+            False,
+        )
         r.status_code, r.status_message = 404, "Nothing"
         assert repr(r) == "<Response 404>"
         r.write("a")
@@ -121,9 +125,19 @@ def test_status_and_message_are_attributes() -> None:
 
 
 BAD_FIELDS = [
-    ("A b", "c"), ("", "c"), ("A:", "c"), ("A\r\n", "c"), ("A", "b\r\nC: d"), ("A", "b\n"),
-    ("A", "b\0"), ("A", ["fine", "b\rc"]), ("A", "\u20ac"), ("\u20ac", "a"),
-    ("Content-Length", "-1"), ("Content-Length", "1, 1"), (b"A", b"\x7f"),
+    ("A b", "c"),
+    ("", "c"),
+    ("A:", "c"),
+    ("A\r\n", "c"),
+    ("A", "b\r\nC: d"),
+    ("A", "b\n"),
+    ("A", "b\0"),
+    ("A", ["fine", "b\rc"]),
+    ("A", "\u20ac"),
+    ("\u20ac", "a"),
+    ("Content-Length", "-1"),
+    ("Content-Length", "1, 1"),
+    (b"A", b"\x7f"),
 ]
 
 
@@ -223,8 +237,10 @@ def test_flush_sends_at_once() -> None:
 
     def handler(request: Request, response: Response) -> None:
         for do in (
-            lambda: response.write_head(200), response.flush,
-            lambda: response.write("a"), response.flush,
+            lambda: response.write_head(200),
+            response.flush,
+            lambda: response.write("a"),
+            response.flush,
         ):
             do()
             client.pull()
@@ -253,8 +269,12 @@ def test_after_the_end_nothing_more() -> None:
         r.end(b"whole")
         r.end()
         for attempt in (
-            lambda: r.end(b"x"), lambda: r.write(b"x"), lambda: r.write_head(200),
-            lambda: r.set_header("A", "1"), r.flush, lambda: r.send_file(__file__),
+            lambda: r.end(b"x"),
+            lambda: r.write(b"x"),
+            lambda: r.write_head(200),
+            lambda: r.set_header("A", "1"),
+            r.flush,
+            lambda: r.send_file(__file__),
         ):
             with pytest.raises(RuntimeError, match="the response has ended"):
                 attempt()
@@ -286,7 +306,10 @@ def test_a_value_has_no_client() -> None:
     value.set_header("B", "2")
     value.status_code = 410
     for attempt in (
-        value.end, value.flush, lambda: value.write(b""), lambda: value.write_head(200),
+        value.end,
+        value.flush,
+        lambda: value.write(b""),
+        lambda: value.write_head(200),
     ):
         with pytest.raises(RuntimeError, match="is a value to return"):
             attempt()
@@ -442,8 +465,14 @@ def test_paths_of_any_type(file: Path, path: Callable[[Path], Any]) -> None:
 
 @pytest.mark.parametrize(
     ("offset", "length", "start", "stop"),
-    [(0, None, 0, 256_000), (10, None, 10, 256_000), (10, 5, 10, 15), (0, 0, 0, 0),
-     (256_000, None, 0, 0), (255_999, 1, 255_999, 256_000)],
+    [
+        (0, None, 0, 256_000),
+        (10, None, 10, 256_000),
+        (10, 5, 10, 15),
+        (0, 0, 0, 0),
+        (256_000, None, 0, 0),
+        (255_999, 1, 255_999, 256_000),
+    ],
 )
 def test_a_part_of_a_file(
     file: Path, offset: int, length: int | None, start: int, stop: int
@@ -466,8 +495,10 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.bind(str(tmp_path / "socket"))
     kinds: list[tuple[str, type[Exception]]] = [
-        ("none", FileNotFoundError), ("", IsADirectoryError),
-        ("pipe", OSError), ("socket", OSError),
+        ("none", FileNotFoundError),
+        ("", IsADirectoryError),
+        ("pipe", OSError),
+        ("socket", OSError),
     ]
 
     def do(r: Response) -> None:
@@ -495,9 +526,13 @@ def test_a_missing_file_is_the_handlers_affair(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("a.txt", "text/plain"), ("a.JSON", "application/json"), ("a", "application/octet-stream"),
-        ("a.tar.gz", "application/gzip"), ("a.svgz", "application/gzip"),
-        ("a.css.bz2", "application/x-bzip2"), ("data:text,a.css", "text/css"),
+        ("a.txt", "text/plain"),
+        ("a.JSON", "application/json"),
+        ("a", "application/octet-stream"),
+        ("a.tar.gz", "application/gzip"),
+        ("a.svgz", "application/gzip"),
+        ("a.css.bz2", "application/x-bzip2"),
+        ("data:text,a.css", "text/css"),
         ("a.nosuchthing", "application/octet-stream"),
     ],
 )

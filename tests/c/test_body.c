@@ -144,7 +144,8 @@ static void test_bad_chunks(void) {
       "8000000000000000\r\n",
       "00000000000000001\r\na",
   };
-  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) expect_chunked(bad[i], FC_BODY_BAD, "", 0);
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+    expect_chunked(bad[i], FC_BODY_BAD, "", 0);
 }
 
 static void test_the_largest_size_is_taken(void) {

@@ -60,13 +60,13 @@ static void test_scan(void) {
 
 static void test_scan_refuses_what_is_no_http_line(void) {
   static const char *const bad[] = {
-      "GET / RTSP/1.0\r\n\r\n", "GET  / HTTP/1.1\r\n\r\n", "GET /  HTTP/1.1\r\n\r\n",
-      "GET / HTTP/1.1 \r\n\r\n", "GET /\r\n\r\n",          "GET HTTP/1.1\r\n\r\n",
+      "GET / RTSP/1.0\r\n\r\n",  "GET  / HTTP/1.1\r\n\r\n", "GET /  HTTP/1.1\r\n\r\n",
+      "GET / HTTP/1.1 \r\n\r\n", "GET /\r\n\r\n",           "GET HTTP/1.1\r\n\r\n",
   };
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
     head h = scan(bad[i]);
     CHECK(h.scanned == 0);
-    }
+  }
 }
 
 static void test_scan_bounds_the_fields(void) {
@@ -116,7 +116,9 @@ static const framing_case FRAMINGS[] = {
     {400, 0, 0, POST "Transfer-Encoding: gzip\r\n\r\n"},
     {400, 0, 0, POST "Transfer-Encoding: chunked, chunked\r\n\r\n"},
     {400, 0, 0, POST "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n"},
-    {400, 0, 0, POST "Transfer-Encoding: \x0b" "chunked\r\n\r\n"},
+    {400, 0, 0,
+     POST "Transfer-Encoding: \x0b"
+          "chunked\r\n\r\n"},
     {400, 0, 0, POST "Transfer-Encoding:\r\n\r\n"},
     {400, 0, 0, OLD "Transfer-Encoding: chunked\r\n\r\n"},
     {400, 0, 0, "GET / HTTP/1.1\r\n\r\n"},
