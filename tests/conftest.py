@@ -1,10 +1,21 @@
 """Fixtures that several test modules use."""
 
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from harness import Wire
+
+
+@pytest.fixture(autouse=True)
+def _server_logger() -> Iterator[None]:
+    """Give the server's logger back as it was: log.set_up() takes it for the whole process."""
+    logger = logging.getLogger("fastcluster")
+    before = logger.__class__, logger.handlers[:], logger.propagate, logger.level
+    yield
+    logger.__class__, logger.handlers[:], logger.propagate = before[:3]
+    logger.setLevel(before[3])
 
 
 @pytest.fixture(params=[0, 4], ids=["loop", "threads"])

@@ -49,7 +49,12 @@ class Stage:
     def wire(self, interface: str, options: tuple[tuple[str, Any], ...]) -> Wire:
         key = interface, options
         if key not in self.wires:
-            plain = {"server_header": False, "date_header": False, "timeout_keep_alive_s": 3600.0, **dict(options)}
+            plain = {
+                "server_header": False,
+                "date_header": False,
+                "timeout_keep_alive_s": 3600.0,
+                **dict(options),
+            }
             if interface == "wsgi":
                 self.wires[key] = Wire(WsgiHandler, applications.wsgi, **plain)
             else:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from conformance.reading import Incomplete, read
+from connection_parts import memory_bytes
 from harness import Client, Wire, open_descriptors, wire
 
 from fastcluster.config import Config
@@ -30,12 +31,6 @@ MOST_BYTES = 8 << 20  # that one attacker sends; no limit of ours is near it
 # What an attacker may cost: a head of 64 KiB in a buffer that grows by doubling, and
 # the room for the read that goes too far.
 COST_BYTES = 200_000
-
-
-def memory_bytes() -> int:
-    """Return how much memory this process has resident."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
 
 
 def read_all(request: Request) -> bytes:
@@ -105,15 +100,11 @@ def filled(text: bytes) -> bytes:
         pytest.param(b"GET / HTTP/1.1\r\nX: ", filled(b"a"), 431, id="a value without an end"),
         pytest.param(b"GET / HTTP/1.1\r\nX:", filled(b" "), 431, id="blanks without an end"),
         pytest.param(b"GET / HTTP/1.1\r\n", filled(b"X: a\r\n"), 431, id="short fields"),
-        pytest.param(
-            b"GET / HTTP/1.1\r\n", b"X: " + b"a" * 8000 + b"\r\n", 431, id="long fields"
-        ),
+        pytest.param(b"GET / HTTP/1.1\r\n", b"X: " + b"a" * 8000 + b"\r\n", 431, id="long fields"),
         pytest.param(b"", filled(b"\r\n"), 400, id="empty lines"),
         pytest.param(CHUNKED, filled(b"0"), 400, id="zeros before a size"),
         pytest.param(CHUNKED + b"1;", filled(b"a"), 400, id="an extension without an end"),
-        pytest.param(
-            CHUNKED, filled(b"1;" + b"a" * 200 + b"\r\nx\r\n"), 400, id="many extensions"
-        ),
+        pytest.param(CHUNKED, filled(b"1;" + b"a" * 200 + b"\r\nx\r\n"), 400, id="many extensions"),
         pytest.param(CHUNKED + b"0\r\n", filled(b"X: a\r\n"), 400, id="trailers"),
         pytest.param(CHUNKED + b"0\r\nX: ", filled(b"a"), 400, id="a trailer without an end"),
         pytest.param(CHUNKED + b"0\r\n", filled(b"a"), 400, id="a trailer's name without an end"),
@@ -312,8 +303,14 @@ def test_many_requests_leave_nothing() -> None:
 
 def test_many_refusals_leave_nothing(site: Wire) -> None:
     bad = [
-        b"BREW / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\0", GET[:-2] + b" x\r\n\r\n",
-        CHUNKED + b"x", POST + b"Expect: x\r\n\r\n", b"G" * 9000, GET + b"\0",
+        b"BREW / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\0",
+        GET[:-2] + b" x\r\n\r\n",
+        CHUNKED + b"x",
+        POST + b"Expect: x\r\n\r\n",
+        b"G" * 9000,
+        GET + b"\0",
     ]
 
     def play(times: int) -> None:
@@ -334,8 +331,14 @@ def test_many_refusals_leave_nothing(site: Wire) -> None:
 
 def test_many_aborted_requests_leave_nothing(site: Wire) -> None:
     cut_off = [
-        b"", b"GET / HT", GET[:-2], CHUNKED, CHUNKED + b"5\r\nab", GET,
-        POST + b"Content-Length: 9\r\n\r\nab", GET + b"GET / HT",
+        b"",
+        b"GET / HT",
+        GET[:-2],
+        CHUNKED,
+        CHUNKED + b"5\r\nab",
+        GET,
+        POST + b"Content-Length: 9\r\n\r\nab",
+        GET + b"GET / HT",
     ]
 
     def play(times: int) -> None:

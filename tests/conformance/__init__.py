@@ -162,7 +162,16 @@ def table() -> list[Case]:
     )
 
     modules = (
-        request_lines, targets, hosts, fields, framing, chunks, expectations, persistence,
-        responses, limits, mistakes,
+        request_lines,
+        targets,
+        hosts,
+        fields,
+        framing,
+        chunks,
+        expectations,
+        persistence,
+        responses,
+        limits,
+        mistakes,
     )
     return [row for module in modules for row in module.CASES]

@@ -25,14 +25,18 @@ def native(request: Request) -> object:
         return special(request)
     header: dict[str, str] = dict(request.headers.items())
     header.pop("content-length", None)
-    return 200, {"Content-Type": "application/json"}, said(
-        method=request.method,
-        path=request.path,
-        query=request.query_string,
-        version=request.http_version,
-        host=request.host,
-        header=header,
-        body=request.read().decode("latin-1"),
+    return (
+        200,
+        {"Content-Type": "application/json"},
+        said(
+            method=request.method,
+            path=request.path,
+            query=request.query_string,
+            version=request.http_version,
+            host=request.host,
+            header=header,
+            body=request.read().decode("latin-1"),
+        ),
     )
 
 

@@ -16,6 +16,7 @@ def bad(name: str, chunks: bytes, rfc: str = "9112 7.1") -> Case:
     return case(name, rfc, HEAD + chunks + b"GET /next HTTP/1.1\r\nHost: h\r\n\r\n", refused(400))
 
 
+# fmt: off
 CASES = [
     # ---- sizes
     body("no data", END, ""),
@@ -76,8 +77,8 @@ CASES = [
     case("two trailers", "9112 7.1.2", HEAD + b"3\r\nabc\r\n0\r\nX: a\r\nY:b\r\n\r\n",
          ok(body="abc", header={"x": None, "y": None})),
     case("a trailer does not join a field", "9110 6.5.1",
-         b"POST / HTTP/1.1\r\nHost: h\r\nX: head\r\nTrailer: X\r\nTransfer-Encoding: chunked\r\n\r\n"
-         b"0\r\nX: a\r\n\r\n",
+         b"POST / HTTP/1.1\r\nHost: h\r\nX: head\r\nTrailer: X\r\n"
+         b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: a\r\n\r\n",
          ok(header={"x": "head"})),
     case("a trailer frames nothing", "9110 6.5.1",
          HEAD + b"0\r\nContent-Length: 99\r\nTransfer-Encoding: x\r\nHost: evil\r\n\r\n",
@@ -100,3 +101,4 @@ CASES = [
     case("bad chunks after 100", "9110 10.1.1",
          HEAD[:-2] + b"Expect: 100-continue\r\n\r\nzz\r\n", CONTINUE, refused(400)),
 ]
+# fmt: on

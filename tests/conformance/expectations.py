@@ -10,6 +10,7 @@ def put(
     return case(name, "9110 10.1.1", head + body, *answers, **more)
 
 
+# fmt: off
 CASES = [
     put("100-continue", b"Expect: 100-continue\r\n", CONTINUE, ok(body="abc")),
     put("100-continue in capitals", b"EXPECT: 100-CONTINUE\r\n", CONTINUE, ok(body="abc")),
@@ -34,3 +35,4 @@ CASES = [
     put("an empty expectation", b"Expect:\r\n", refused(417)),
     put("a worse mistake wins", b"Expect: x\r\nContent-Length: 3\r\n", refused(400)),
 ]
+# fmt: on

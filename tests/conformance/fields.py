@@ -12,6 +12,7 @@ def seen(value: str | tuple[str, ...], name: str = "x"):
     return ok(header={name: value})
 
 
+# fmt: off
 CASES = [
     # ---- values
     field("a value", "9112 5", b"X: a\r\n", seen("a")),
@@ -22,7 +23,8 @@ CASES = [
     field("blanks inside stay", "9110 5.5", b"X: a  b\tc\r\n", seen("a  b\tc")),
     field("a colon in a value", "9112 5", b"X: a:b: c\r\n", seen("a:b: c")),
     field("obs-text", "9110 5.5", b"X: caf\xc3\xa9 \xff\r\n", seen("caf\xc3\xa9 \xff")),
-    field("the last fields' values", "9112 5", b"A: 1\r\nB: 2\r\n", ok(header={"a": "1", "b": "2"})),
+    field("the last fields' values", "9112 5", b"A: 1\r\nB: 2\r\n",
+          ok(header={"a": "1", "b": "2"})),
     field("a repeated field", "9110 5.3", b"X: a\r\nY: b\r\nx: c\r\n", seen(("a", "c"))),
     field("repeated cookies", "9113 8.2.3", b"Cookie: a=1\r\nCookie: b=2\r\n",
           seen("a=1; b=2", "cookie")),
@@ -70,8 +72,9 @@ CASES = [
          refused(400)),
     case("only bare LF", "9112 2.2", b"GET / HTTP/1.1\nHost: h\n\n", refused(400)),
     # ---- what follows a refusal is never a request (RELIABILITY rule 3)
-    field("a good request after a bad one", "9112 2.2", b"X : a\r\n\r\nGET /b HTTP/1.1\r\nHost: h\r\n",
-          refused(400)),
+    field("a good request after a bad one", "9112 2.2",
+          b"X : a\r\n\r\nGET /b HTTP/1.1\r\nHost: h\r\n", refused(400)),
     field("a request in the value", "9112 11.1", b"X: a\r\rGET /b HTTP/1.1\r\nHost: h\r\n",
           refused(400)),
 ]
+# fmt: on

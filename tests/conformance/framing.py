@@ -21,6 +21,7 @@ def coding(name: str, lines: bytes, rfc: str = "9112 6.1") -> Case:
     return post(name, rfc, lines, CHUNKS, refused(400))
 
 
+# fmt: off
 CASES = [
     # ---- Content-Length
     post("a counted body", "9112 6.2", b"Content-Length: 3", b"abc", ok(body="abc")),
@@ -35,7 +36,8 @@ CASES = [
          b"Content-Length: %d" % len(NEXT), NEXT + NEXT,
          ok(body=NEXT.decode()), ok(path="/next")),
     post("a body not there yet", "9112 6.2", b"Content-Length: 3", b"ab", then=WAITS),
-    case("a body of GET", "9110 9.3.1", b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc",
+    case("a body of GET", "9110 9.3.1",
+         b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc",
          ok(method="GET", body="abc")),
     case("a body of DELETE", "9110 9.3.5",
          b"DELETE / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc",
@@ -90,7 +92,8 @@ CASES = [
     coding("chunked twice", b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked"),
     coding("chunked twice in a list", b"Transfer-Encoding: chunked, chunked"),
     coding("gzip, then chunked", b"Transfer-Encoding: gzip, chunked"),
-    coding("gzip and chunked in two lines", b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked"),
+    coding("gzip and chunked in two lines",
+           b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked"),
     coding("chunked, then gzip", b"Transfer-Encoding: chunked, gzip"),
     coding("gzip", b"Transfer-Encoding: gzip"),
     coding("identity", b"Transfer-Encoding: identity"),
@@ -114,6 +117,7 @@ CASES = [
     case("chunked HTTP/1.0", "9112 6.1",
          b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS, refused(400)),
     case("chunked HTTP/1.0, kept alive", "9112 6.1",
-         b"POST / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS,
-         refused(400)),
+         b"POST / HTTP/1.0\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n"
+         + CHUNKS, refused(400)),
 ]
+# fmt: on

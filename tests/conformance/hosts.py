@@ -7,6 +7,7 @@ def host(name: str, value: bytes, *answers, rfc: str = "9112 3.2") -> Case:
     return case(name, rfc, b"GET / HTTP/1.1\r\nHost: " + value + b"\r\n\r\n", *answers)
 
 
+# fmt: off
 CASES = [
     case("no Host", "9112 3.2", b"GET / HTTP/1.1\r\n\r\n", refused(400)),
     case("no Host in HTTP/1.0", "9112 3.2", b"GET /a HTTP/1.0\r\n\r\n", ok(host=""), then="closed"),
@@ -43,3 +44,4 @@ CASES = [
     host("something after the bracket", b"[::1]a", refused(400), rfc="3986 3.2.2"),
     host("a byte beyond ASCII", b"caf\xc3\xa9", refused(400), rfc="3986 3.2.2"),
 ]
+# fmt: on

@@ -49,12 +49,20 @@ def trailer_of(n_bytes: int) -> bytes:
 def small(name: str, sent: bytes, *answers, rfc: str = "ours", **more) -> Case:
     """Make a row for a server with limits so small that every split can be tried."""
     return case(
-        name, rfc, sent, *answers, limit_request_line_bytes=128, limit_request_fields=5,
-        limit_request_field_bytes=128, limit_request_head_bytes=400, limit_request_body_bytes=20,
+        name,
+        rfc,
+        sent,
+        *answers,
+        limit_request_line_bytes=128,
+        limit_request_fields=5,
+        limit_request_field_bytes=128,
+        limit_request_head_bytes=400,
+        limit_request_body_bytes=20,
         **more,
     )
 
 
+# fmt: off
 CASES = [
     # ---- request line
     case("a line of 8190 bytes", "9112 3", line_of(8190), ok(path="/" + "a" * 8174)),
@@ -103,3 +111,4 @@ CASES = [
              answer(200, b"")),
     ]),
 ]
+# fmt: on

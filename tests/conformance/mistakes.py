@@ -4,14 +4,21 @@ from conformance import CLOSED, OPEN, RESET, Answer, Case, answer, case, cut, fa
 
 
 def asks(
-    name: str, rfc: str, path: bytes, *answers, then: str = OPEN, method: bytes = b"GET",
-    version: bytes = b"1.1", lines: bytes = b"",
+    name: str,
+    rfc: str,
+    path: bytes,
+    *answers,
+    then: str = OPEN,
+    method: bytes = b"GET",
+    version: bytes = b"1.1",
+    lines: bytes = b"",
 ) -> Case:
     """Make a row; whatever it is, it costs one line in the log."""
     sent = method + b" " + path + b" HTTP/" + version + b"\r\nHost: h\r\n" + lines + b"\r\n"
     return case(name, rfc, sent, *answers, then=then, logged=1)
 
 
+# fmt: off
 CASES = native_only([
     # ---- heads that would be split
     asks("a CR in a value", "9110 5.5", b"/cr", failed()),
@@ -54,3 +61,4 @@ CASES = native_only([
     asks("in a body ended by the close", "9112 8", b"/boom-later", cut(200, b"one"),
          version=b"1.0", then=RESET),
 ])
+# fmt: on

@@ -18,6 +18,7 @@ def asks(name: str, rfc: str, version: bytes, lines: bytes, then: str, says: str
     return case(name, rfc, sent, answer(200, b"", connection=says), then=then, logged=0)
 
 
+# fmt: off
 CASES = native_only([
     # ---- Connection
     asks("HTTP/1.1 stays", "9112 9.3", b"1.1", b"", OPEN, None),
@@ -117,3 +118,4 @@ CASES = native_only([
          answer(200, b"", connection=None), answer(200, b"", connection="close"), then=CLOSED,
          logged=0, limit_keep_alive_requests=2),
 ])
+# fmt: on

@@ -4,6 +4,7 @@ from conformance import WAITS, case, ok, ok_head, refused
 
 HOST = b"Host: h\r\n\r\n"
 
+# fmt: off
 CASES = [
     # ---- methods (RFC 9110 section 9)
     case("GET", "9110 9.3.1", b"GET / HTTP/1.1\r\n" + HOST, ok(method="GET", path="/", body="")),
@@ -93,3 +94,4 @@ CASES = [
          then=WAITS),
     case("an unknown method, its line not whole", "9110 9.1", b"BREW / HTTP/1.", then=WAITS),
 ]
+# fmt: on

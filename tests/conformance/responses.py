@@ -4,8 +4,14 @@ from conformance import CLOSED, OPEN, Case, answer, case, native_only, ok_head
 
 
 def asks(
-    name: str, rfc: str, path: bytes, *answers, method: bytes = b"GET", version: bytes = b"1.1",
-    lines: bytes = b"", **more,
+    name: str,
+    rfc: str,
+    path: bytes,
+    *answers,
+    method: bytes = b"GET",
+    version: bytes = b"1.1",
+    lines: bytes = b"",
+    **more,
 ) -> Case:
     sent = method + b" " + path + b" HTTP/" + version + b"\r\nHost: h\r\n" + lines + b"\r\n"
     more.setdefault("then", OPEN if version == b"1.1" or lines else CLOSED)
@@ -14,6 +20,7 @@ def asks(
 
 KEEP = b"Connection: keep-alive\r\n"
 
+# fmt: off
 CASES = native_only([
     # ---- framing
     asks("a counted body", "9112 6.2", b"/299",
@@ -53,8 +60,8 @@ CASES = native_only([
          method=b"HEAD"),
     asks("HEAD of a length", "9110 9.3.2", b"/stream-counted", ok_head(content_length="6"),
          method=b"HEAD"),
-    asks("HEAD for HTTP/1.0 is kept alive", "9110 9.3.2", b"/stream", ok_head(connection="keep-alive"),
-         method=b"HEAD", version=b"1.0", lines=KEEP),
+    asks("HEAD for HTTP/1.0 is kept alive", "9110 9.3.2", b"/stream",
+         ok_head(connection="keep-alive"), method=b"HEAD", version=b"1.0", lines=KEEP),
     # ---- fields
     asks("the application closes", "9112 9.6", b"/close", answer(200, b"bye", connection="close"),
          then=CLOSED),
@@ -71,3 +78,4 @@ CASES = native_only([
     asks("a repeated field", "9110 5.3", b"/many", answer(200, b"ok", set_cookie="a=1, b=2")),
     asks("blanks around a value", "9112 5.1", b"/blanks", answer(200, b"ok", x="value")),
 ])
+# fmt: on

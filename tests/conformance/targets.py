@@ -9,6 +9,7 @@ def get(target: bytes, host: bytes = HOST) -> bytes:
     return b"GET " + target + b" HTTP/1.1\r\n" + host
 
 
+# fmt: off
 CASES = [
     # ---- origin-form
     case("a path", "9112 3.2.1", get(b"/a/b"), ok(path="/a/b", query="")),
@@ -73,3 +74,4 @@ CASES = [
     case("* with GET", "9112 3.2.4", get(b"*"), refused(400)),
     case("* and more", "9112 3.2.4", b"OPTIONS *a HTTP/1.1\r\n" + HOST, refused(400)),
 ]
+# fmt: on
