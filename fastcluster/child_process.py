@@ -13,6 +13,7 @@ telling.  A child learns of its parent's death by EOF on the channel.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import faulthandler
 import logging
 import os
@@ -128,6 +129,7 @@ class SignalPipe:
         os.set_blocking(self._read_fd, False)
         os.set_blocking(self._write_fd, False)
         self._numbers = list(numbers)
+        self._handler: Callable[[int, object], None] = _do_nothing
         self._before = {n: signal.signal(n, _do_nothing) for n in self._numbers}
         self._wakeup_before = signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
         pipe = weakref.ref(self)
@@ -147,8 +149,21 @@ class SignalPipe:
     def renew(self) -> None:
         """Install the handlers again, over those that an application may have set."""
         for number in self._numbers:
-            signal.signal(number, _do_nothing)
+            signal.signal(number, self._handler)
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+
+    def tell_by_hand(self) -> None:
+        """Have the handlers write to the pipe as well; a signal may then be told twice.
+
+        For an event loop that takes the wakeup descriptor for itself while it runs, as
+        uvloop does: it wakes up by that and calls the handlers.
+        """
+        self._handler = self._tell
+        self.renew()
+
+    def _tell(self, number: int, frame: object) -> None:
+        with contextlib.suppress(OSError):  # full of signals, or closed
+            os.write(self._write_fd, bytes([number]))
 
     def close(self) -> None:
         """Put back the handlers that were there before; may be repeated."""

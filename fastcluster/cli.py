@@ -39,6 +39,8 @@ ALIASES = {
     "app_dir": ("--chdir", "--pythonpath", "--working-dir"),
     "root_path": ("--url-path-prefix",),
     "threads": ("--blocking-threads",),
+    "lifespan": ("--asgi-lifespan",),
+    "loop": ("--asgi-loop",),
     "limit_request_field_bytes": ("--limit-request-field_size",),
     "limit_request_body_bytes": ("--limit-body",),
     "timeout_keep_alive_s": ("--keep-alive",),

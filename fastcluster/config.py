@@ -21,6 +21,7 @@ from fastcluster.options import (
     ADDRESSES,
     APP,
     FOLDER,
+    LOOP,
     MODE,
     PREFIX,
     SWITCH,
@@ -45,12 +46,14 @@ DEFAULT_PORT = 8000
 APPLICATION = "Application"
 LISTENING = "Where to listen"
 PROCESSES = "Processes"
+ASGI = "ASGI"
+WEBSOCKET = "WebSocket"
 LIMITS = "Limits (sizes in bytes, or 64k, 1M)"
 TIMEOUTS = "Timeouts (seconds, or 500ms, 2m)"
 PROTOCOL = "HTTP"
 LOGS = "Logs"
 LEVELS = ("debug", "info", "warning", "error", "critical")
-GROUPS = (APPLICATION, LISTENING, PROCESSES, LIMITS, TIMEOUTS, PROTOCOL, LOGS)
+GROUPS = (APPLICATION, LISTENING, PROCESSES, ASGI, WEBSOCKET, LIMITS, TIMEOUTS, PROTOCOL, LOGS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,47 @@ class Config:
         whole(0, 1024),
         PROCESSES,
         "Threads of each worker that run a WSGI application; 0: it runs on the loop's thread.",
+    )
+
+    lifespan: str = option(
+        "auto",
+        choice("auto", "on", "off"),
+        ASGI,
+        "Tell the application of startup and shutdown; auto: if it listens.",
+    )
+    loop: str = option(
+        "auto",
+        LOOP,
+        ASGI,
+        "The event loop; auto: uvloop where it is installed. MODULE:FACTORY makes another one.",
+    )
+    cancel_on_disconnect: bool = option(
+        False, SWITCH, ASGI, "Cancel the task of a request whose client is gone."
+    )
+
+    ws_max_size_bytes: int = option(
+        16_777_216,
+        size(0, 2**40),
+        WEBSOCKET,
+        "Largest message, after inflating; beyond: closed with 1009. 0: unlimited.",
+    )
+    ws_max_queue: int = option(
+        32,
+        whole(1, 1_000_000),
+        WEBSOCKET,
+        "With so many messages that the application has not received a client is stopped.",
+    )
+    ws_ping_interval_s: float = option(
+        20.0, duration(0), WEBSOCKET, "An open connection is pinged this often. 0: never."
+    )
+    ws_ping_timeout_s: float = option(
+        20.0,
+        duration(0),
+        WEBSOCKET,
+        "A client that is silent for so long after a ping is gone: 1011. 0: it may be.",
+    )
+    ws_per_message_deflate: bool = option(
+        True, SWITCH, WEBSOCKET, "Compress messages where the client offers it."
     )
 
     limit_request_line_bytes: int = option(

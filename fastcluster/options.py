@@ -160,6 +160,15 @@ def is_prefix(value: object) -> bool:
     return value == "" or (value.startswith("/") and not value.endswith("/"))
 
 
+def is_loop(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    module, colon, factory = value.partition(":")
+    if not colon:
+        return value in ("auto", "uvloop", "asyncio")
+    return all(name.isidentifier() for name in [*module.split("."), *factory.split(".")])
+
+
 def or_none(kind: Kind) -> Kind:
     """The same kind, with None for "nobody has said"."""
     return dataclasses.replace(kind, allows=lambda value: value is None or kind.allows(value))
@@ -173,6 +182,12 @@ ADDRESSES = Kind(
     "ADDRESS", "one or more different addresses", read_list, is_list, (str, list, tuple)
 )
 PREFIX = Kind("PATH", "a path that begins with /", lambda text: text.rstrip("/"), is_prefix)
+LOOP = Kind(
+    "auto|uvloop|asyncio|MODULE:FACTORY",
+    "auto, uvloop, asyncio, or module:factory",
+    str.strip,
+    is_loop,
+)
 WORKERS = Kind(
     "N|auto",
     "a whole number from 1 to 1024, or auto",

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fastcluster import apps
 from fastcluster.channel import Channel
@@ -28,6 +28,7 @@ from fastcluster.log import AccessLog, set_up
 
 if TYPE_CHECKING:
     from fastcluster.exchange import Handler
+    from fastcluster.guest import Guest
     from fastcluster.server import Board
 
 # SIGINT and SIGQUIT come from a terminal to the whole group, SIGHUP when it is closed: the
@@ -64,6 +65,13 @@ class ServerLike(Protocol):
     def drain(self, last: bool = False) -> None: ...
 
 
+class DriverLike(Protocol):
+    """What a life needs of guest.Guest."""
+
+    def drive(self, server: Any, after_turn: Callable[[], object], graceful_s: float) -> None: ...
+    def begin_end(self) -> None: ...
+
+
 def main(
     config: Config,
     listeners: Sequence[socket.socket],
@@ -90,6 +98,10 @@ def main(
     try:
         accept_signals()
         handler = make_handler(config)
+        guest = make_guest(handler, config, log)
+        if guest is not None and not start_up(guest, channel, signals):
+            guest.close()
+            return EXIT_OK
         access = AccessLog() if config.logs_access else None
         from fastcluster.server import Server
 
@@ -113,12 +125,14 @@ def main(
     except BaseException as error:
         signals.renew()
         return _report(channel, error)
-    life = Life(server, listeners, channel, signals, config.timeout_graceful_s, log)
+    life = Life(server, listeners, channel, signals, config.timeout_graceful_s, log, driver=guest)
     life.live()
     if life.is_orphan:
         # Nobody would end us if a thread of the application did not.
         leave_within(max(1.0, config.timeout_graceful_s))
     server.close()
+    if guest is not None:
+        guest.close()
     _close_handler(handler)
     if access is not None:
         access.close()
@@ -137,10 +151,9 @@ def make_handler(config: Config) -> Handler:
     if interface == "auto":
         interface = apps.interface_of(app)
     if interface == "asgi":
-        raise AppLoadError(
-            f"{config.app!r} is an ASGI application, and those are served from the next version "
-            "on: name a WSGI application or a native handler"
-        )
+        from fastcluster.asgi import AsgiHandler
+
+        return AsgiHandler(app, config)
     if interface == "wsgi":
         from fastcluster.wsgi import WsgiHandler
 
@@ -148,6 +161,44 @@ def make_handler(config: Config) -> Handler:
     from fastcluster.native import NativeHandler
 
     return NativeHandler(app, config)
+
+
+def make_guest(handler: Handler, config: Config, log: logging.Logger) -> Guest | None:
+    """Make the asyncio loop that a handler's application runs in; None if it needs none.
+
+    Raises AppLoadError.
+    """
+    runner: Any = handler
+    if not hasattr(runner, "attach"):
+        return None
+    # asyncio takes megabytes, which workers without it save.
+    from fastcluster.guest import Guest
+
+    return Guest(runner, config, log)
+
+
+def start_up(guest: Guest, channel: Channel, signals: SignalPipe) -> bool:
+    """Let the application start up; False if the worker was told to leave meanwhile.
+
+    Raises AppLoadError if it cannot start up.
+    """
+    signals.tell_by_hand()
+    return guest.start_up(
+        {
+            channel.fileno(): lambda: _is_told_to_leave(channel),
+            signals.fileno(): lambda: signal.SIGTERM in signals.read(),
+        }
+    )
+
+
+def _is_told_to_leave(channel: Channel) -> bool:
+    """Tell whether the primary is dead, or wants a worker that serves nobody yet to go."""
+    is_told = False
+    for message, fds in channel.receive():
+        for fd in fds:
+            os.close(fd)
+        is_told = is_told or (isinstance(message, dict) and "drain" in message)
+    return is_told or channel.eof
 
 
 def _close_handler(handler: Handler) -> None:
@@ -169,6 +220,7 @@ class Life:
         graceful_s: float,
         log: logging.Logger,
         clock: Callable[[], float] = time.monotonic,
+        driver: DriverLike | None = None,
     ) -> None:
         self._server = server
         self._listeners = listeners
@@ -177,16 +229,18 @@ class Life:
         self._graceful_s = graceful_s
         self._log = log
         self._clock = clock
+        # Takes the server's turns in a loop of its own; None: we do.
+        self._driver = driver
         self._draining = False
         # The primary ends a worker that takes too long; an orphan ends itself.
         self._deadline_s: float | None = None
 
     def live(self) -> None:
         """Serve until the server is drained, or an orphan's time is over."""
-        self._server.watch(self._channel.fileno(), self._hear)
-        self._server.watch(self._signals.fileno(), self._signalled)
-        self._server.ready()
-        self._channel.send({"ready": {"pid": os.getpid()}})
+        self._begin()
+        if self._driver is not None:
+            self._driver.drive(self._server, self._channel.flush, self._graceful_s)
+            return
         while not self._server.drained:
             left_ms = self._left_ms()
             if left_ms == 0:
@@ -194,6 +248,12 @@ class Life:
                 return
             self._server.run(left_ms)
             self._channel.flush()
+
+    def _begin(self) -> None:
+        self._server.watch(self._channel.fileno(), self._hear)
+        self._server.watch(self._signals.fileno(), self._signalled)
+        self._server.ready()
+        self._channel.send({"ready": {"pid": os.getpid()}})
 
     def _left_ms(self) -> int:
         if self._deadline_s is None:
@@ -233,6 +293,8 @@ class Life:
             # Whoever connects from now on is refused at once and goes elsewhere.
             for listener in self._listeners:
                 listener.close()
+        if self._driver is not None:
+            self._driver.begin_end()
 
     @property
     def is_orphan(self) -> bool:

@@ -18,6 +18,7 @@ import pytest
 
 from fastcluster import channel as channels
 from fastcluster import worker
+from fastcluster.asgi import AsgiHandler
 from fastcluster.channel import Channel
 from fastcluster.child_process import SignalPipe
 from fastcluster.config import Config
@@ -66,7 +67,7 @@ class FakeServer:
 
 
 class Stage:
-    def __init__(self) -> None:
+    def __init__(self, driver: worker.DriverLike | None = None) -> None:
         self.server = FakeServer()
         self.primary, own = channels.pair()
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -80,6 +81,7 @@ class Stage:
             graceful_s=30.0,
             log=logging.getLogger("fastcluster.test_worker"),
             clock=lambda: self.now,
+            driver=driver,
         )
         self._own = own
 
@@ -270,6 +272,8 @@ ASGI = "async def app(scope, receive, send): ..."
         (NATIVE, "auto", NativeHandler),
         ("def app(a, b): ...", "native", NativeHandler),
         ("def app(*arguments): ...", "wsgi", WsgiHandler),
+        (ASGI, "auto", AsgiHandler),
+        ("def app(*arguments): ...", "asgi", AsgiHandler),
     ],
 )
 def test_the_handler_fits_the_application(
@@ -279,11 +283,61 @@ def test_the_handler_fits_the_application(
     assert type(handler) is kind
 
 
-@pytest.mark.parametrize("interface", ["auto", "asgi"])
-def test_asgi_is_refused_by_name(module: Callable[..., Config], interface: str) -> None:
-    with pytest.raises(AppLoadError, match="'proc_temporary:app' is an ASGI application") as caught:
-        worker.make_handler(module(ASGI, interface=interface))
-    assert "\n" not in worker.describe(caught.value)
+@pytest.mark.parametrize(("text", "loop"), [(WSGI, None), (NATIVE, None), (ASGI, "asyncio")])
+def test_only_asgi_has_a_loop(module: Callable[..., Config], text: str, loop: str | None) -> None:
+    config = module(text, loop="asyncio")
+    guest = worker.make_guest(worker.make_handler(config), config, logging.getLogger())
+    assert (guest is None) == (loop is None)
+    if guest is not None:
+        guest.close()
+
+
+class FakeDriver:
+    """Drives the server as guest.Guest does, but in the test's own steps."""
+
+    def __init__(self) -> None:
+        self.ends = 0
+
+    def drive(
+        self, server: FakeServer, after_turn: Callable[[], object], graceful_s: float
+    ) -> None:
+        assert graceful_s == 30.0
+        while not self.ends:
+            server.run(0)
+            after_turn()
+
+    def begin_end(self) -> None:
+        self.ends += 1
+
+
+def test_a_driver_takes_the_turns_and_hears_of_the_drain() -> None:
+    driver = FakeDriver()
+    stage = Stage(driver)
+    stage.lives(
+        nothing,
+        lambda: stage.primary.send({"drain": {"last": False}}),
+    )
+    assert driver.ends == 1
+    assert stage.server.drains == [False]
+    assert stage.heard() == []
+    stage.close()
+
+
+def told(send: Callable[[Channel], object]) -> bool:
+    primary, own = channels.pair()
+    send(primary)
+    try:
+        return worker._is_told_to_leave(own)
+    finally:
+        primary.close()
+        own.close()
+
+
+def test_what_tells_a_worker_to_leave_before_it_serves() -> None:
+    assert told(lambda primary: primary.close())
+    assert told(lambda primary: primary.send({"drain": {"last": True}}))
+    assert not told(lambda primary: primary.send({"other": 1}))
+    assert not told(lambda primary: primary.send(None))
 
 
 def test_no_application_is_one_sentence() -> None:

@@ -1,0 +1,3 @@
+from fastcluster.asgi_runner import AsgiRunner
+
+class AsgiHandler(AsgiRunner): ...

@@ -1,0 +1,68 @@
+# asgi_call.pxd: the map of asgi_call.pyx, for asgi.pyx.
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+
+from fastcluster.asgi_runner cimport AsgiRunner, Awaitable, Waiters
+from fastcluster.exchange cimport Connection, Consumer, Exchange, Service
+
+
+cdef class HttpCall(Consumer):
+    """One call of an ASGI application for one HTTP request; its receive and send."""
+
+    cdef AsgiRunner runner
+    cdef Service service
+    cdef Exchange exchange       # None once the response is whole, or the client lost
+    cdef object task             # asyncio.Task, None before it first waits and when it is over
+    cdef object method           # for the log: str, and two bytes
+    cdef object raw_path
+    cdef object query
+    cdef bint over               # the application has returned
+
+    # The request's body: what has come and was not received yet.
+    cdef bytes first
+    cdef list others
+    cdef size_t held             # bytes of both
+    cdef bint awaited            # a receive() was waiting for what has come
+    cdef bint ended              # the rest of the body is in there, verified
+    cdef bint received           # more_body False was given
+    cdef bint gone               # the client sends nothing any more
+    cdef bint lost_client        # ... and takes nothing either
+    cdef bint dismissed          # we have cancelled the task
+    cdef Waiters readers         # receive()s that wait
+    cdef Waiters writers         # send()s that wait
+
+    # The response.
+    cdef uint8_t phase           # see asgi_call.pyx
+    cdef bint has_trailers       # the application said that it will send some
+    cdef bint wants_trailers     # the client takes them (TE: trailers)
+    cdef int status
+    cdef object fields           # of http.response.start
+    cdef uint32_t serial         # of the head under construction, see head.h
+
+    cdef int begin(self, Exchange exchange) except -1
+    cdef str line(self)
+
+    cdef object next_message(self)
+    cdef object next_body(self)
+    cdef int resume_reading(self) except -1
+
+    cdef object start(self, object message)
+    cdef int write_fields(self) except -1
+    cdef int put_head(self, int64_t length) except -1
+    cdef int expect_body(self, str kind) except -1
+    cdef object body(self, object message)
+    cdef object sent(self, bint more)
+    cdef object trailers(self, object message)
+    cdef object early_hint(self, object message)
+    cdef object path_send(self, object message)
+    cdef object zero_copy_send(self, object message)
+    cdef int send_range(self, int fd, int64_t offset, int64_t length, object owner) except -1
+
+    cdef int conclude(self, bint whole) except -1
+    cdef int fail(self, object error) except -1
+    cdef int check_answer(self) except -1
+    cdef int leave(self) except -1
+    cdef int dismiss(self) except -1
+
+
+cdef int begin_http(Exchange exchange, AsgiRunner runner) except -1

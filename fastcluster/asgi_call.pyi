@@ -1,0 +1,6 @@
+from collections.abc import Coroutine
+from typing import Any
+
+class HttpCall:
+    def receive(self) -> Coroutine[Any, Any, dict[str, Any]]: ...
+    def send(self, message: dict[str, Any]) -> Coroutine[Any, Any, None]: ...

@@ -1,0 +1,171 @@
+"""What the ASGI adapters have in common: tasks, awaitables, and the application's loop.
+
+Its law: every request runs in a real asyncio.Task, so that whatever asyncio and
+anyio know of tasks holds here too; what has happened already is awaited without
+a future.  It knows neither messages nor connections.
+"""
+
+import asyncio
+import collections.abc
+import contextvars
+import sys
+
+cimport cython
+
+from fastcluster.exchange cimport Exchange, Handler
+
+
+cdef object Task = asyncio.Task
+cdef bint KNOWS_EAGER = sys.version_info >= (3, 12)
+# Later versions number their tasks only when somebody asks for the name; 3.11
+# takes a fifth of a microsecond to write it.
+cdef str TASK_NAME = None if KNOWS_EAGER else "request"
+
+
+cdef class AsgiRunner(Handler):
+    """Holds an ASGI application, and runs what is called with its scopes.
+
+    app: the application.  config: a config.Config.  attach() says in which loop.
+    """
+
+    def __init__(self, app, config):
+        self.app = app
+        self.config = config
+        self.tasks = set()
+        self.maker = ScopeMaker(config.root_path)
+
+    def attach(self, loop, state=None):
+        """Run tasks in this asyncio loop from now on.
+
+        Called in the context that the tasks shall get copies of.  state: what
+        every request's scope gets a shallow copy of; None: scopes have none.
+        """
+        self.loop = loop
+        self.state = state
+        self.context = contextvars.copy_context()
+        self.make_future = loop.create_future
+        self.call_soon = loop.call_soon
+        # A factory is the application's own wish.
+        self.task_factory = loop.create_task if loop.get_task_factory() is not None else None
+        self.eager = KNOWS_EAGER and self.task_factory is None
+
+    def cancel_all(self):
+        """Cancel every task, since the time to finish is over."""
+        self.draining = True
+        for task in list(self.tasks):
+            task.cancel()
+
+    cdef object start_task(self, object coro, bint at_once):
+        cdef object context = self.context.copy()
+        if self.task_factory is not None:
+            return self.task_factory(coro, context=context)
+        if at_once and self.eager:
+            return Task(coro, loop=self.loop, context=context, eager_start=True)
+        return Task(coro, loop=self.loop, context=context, name=TASK_NAME)
+
+    cdef int remember(self, object task) except -1:
+        self.tasks.add(task)
+        return 0
+
+    cdef int forget(self, object task) except -1:
+        self.tasks.discard(task)
+        return 0
+
+    cdef dict http_scope(self, Exchange exchange):
+        cdef dict scope = self.maker.make(exchange)
+        if self.state is not None:
+            scope["state"] = self.state.copy()
+        return scope
+
+    cdef dict websocket_scope(self, Exchange exchange):
+        cdef dict scope = self.maker.make_websocket(exchange)
+        if self.state is not None:
+            scope["state"] = self.state.copy()
+        return scope
+
+
+# ---- awaitables
+
+@cython.freelist(64)
+cdef class Awaitable:
+    cdef object take(self):
+        raise NotImplementedError
+
+    cdef object wait(self):
+        raise NotImplementedError
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef object result
+        if self.waiting is not None:
+            # Ends, by an exception that is passed on, when the future was cancelled.
+            for future in self.waiting:
+                return future
+            self.waiting = None
+        result = self.take()
+        if result is NotImplemented:
+            self.waiting = iter(self.wait())
+            return next(self.waiting)
+        raise StopIteration(result)
+
+    def send(self, value):
+        """Go on, as a coroutine does."""
+        return self.__next__()
+
+    def throw(self, kind, value=None, trace=None):
+        """Raise an exception where this waits, as a coroutine does."""
+        self.waiting = None
+        if value is None:
+            value = kind() if isinstance(kind, type) else kind
+        raise value if trace is None else value.with_traceback(trace)
+
+    def close(self):
+        """Wait no more."""
+        self.waiting = None
+
+
+@cython.final
+cdef class Done(Awaitable):
+    def __next__(self):
+        raise StopIteration
+
+    cdef object take(self):
+        return None
+
+
+DONE = Done.__new__(Done)
+
+# asyncio.create_task() and others want coroutines and would refuse what is merely awaitable.
+collections.abc.Coroutine.register(Awaitable)
+
+
+cdef class Waiters:
+    cdef object add(self, AsgiRunner runner):
+        cdef object future = runner.make_future()
+        if self.first is None or self.first.done():
+            self.first = future
+            return future
+        if self.others is None:
+            self.others = []
+        # Those that were cancelled are not kept for ever.
+        self.others = [other for other in self.others if not other.done()]
+        self.others.append(future)
+        return future
+
+    cdef int wake(self) except -1:
+        cdef object first = self.first
+        cdef list others = self.others
+        self.first = None
+        self.others = None
+        if first is not None and not first.done():
+            first.set_result(None)
+        if others is not None:
+            for future in others:
+                if not future.done():
+                    future.set_result(None)
+        return 0

@@ -1,0 +1,1 @@
+# websocket_frames.pyx has nothing for Python.

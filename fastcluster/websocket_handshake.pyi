@@ -1,0 +1,1 @@
+# websocket_handshake.pyx has nothing for Python.
