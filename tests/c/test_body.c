@@ -1,5 +1,6 @@
 /* test_body.c: bodies taken apart: whole, cut at every position, byte by byte;
  * with the input flush against an unreadable page. */
+#define _GNU_SOURCE
 #include "body.h"
 
 #include <string.h>

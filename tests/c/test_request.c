@@ -1,6 +1,7 @@
 /* test_request.c: the framing decision, the scan of a validated head, and the
  * verdict on refused request lines; every head stands flush against an
  * unreadable page. */
+#define _GNU_SOURCE
 #include "request.h"
 
 #include <string.h>
