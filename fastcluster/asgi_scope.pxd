@@ -30,6 +30,7 @@ cdef class ScopeMaker:
     cdef dict make(self, Exchange exchange)
     # The same for websocket, without `subprotocols` and `state`.
     cdef dict make_websocket(self, Exchange exchange)
+    cdef int set_origin(self, dict scope, Exchange exchange) except -1
 
     cdef int choose(self, Listener listener) except -1
     cdef int set_path(self, dict scope, Exchange exchange) except -1

@@ -71,9 +71,19 @@ cdef class ScopeMaker:
             scope["method"] = method(request.base + request.method, request.method_len)
         self.set_path(scope, exchange)
         scope["headers"] = self.fields(exchange)
-        if not self.listener.path:
+        if exchange.origin is not None:
+            self.set_origin(scope, exchange)
+        elif not self.listener.path:
             scope["client"] = (connection.client_host(), connection.client_port())
         return scope
+
+    cdef int set_origin(self, dict scope, Exchange exchange) except -1:
+        """Who asks by the word of a trusted proxy."""
+        cdef str host = exchange.client_host()
+        scope["scheme"] = exchange.scheme()
+        if host:
+            scope["client"] = (host, exchange.client_port())
+        return 0
 
     cdef dict make_websocket(self, Exchange exchange):
         cdef dict scope = self.make(exchange)

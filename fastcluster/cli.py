@@ -64,17 +64,24 @@ class Moved:
     """An option of another server that means nearly the same as one of ours.
 
     into: the field of Config, "" for what we do anyway.  convert: makes our
-    value of theirs, or raises UsageError.
+    value of theirs, None for what need not be said, or raises UsageError.
+    yields: where ours is given too, it has the say.
     """
 
     flags: tuple[str, ...]
     into: str
-    convert: Callable[[str], str | bool]
+    convert: Callable[[Any], str | bool | None]
+    yields: bool = False
 
     @property
     def name(self) -> str:
         """Its parameter in click."""
-        return "moved_" + self.flags[0].strip("-").replace("-", "_")
+        return "moved_" + self.spelling.strip("-").replace("-", "_")
+
+    @property
+    def spelling(self) -> str:
+        """Its flag, as people are told of it."""
+        return self.flags[0].partition("/")[0]
 
 
 def _worker_class(value: str) -> str:
@@ -99,6 +106,11 @@ def _milliseconds(value: str) -> str:
     return f"{value}ms" if value.isdigit() else value
 
 
+def _loopback(value: bool) -> str | None:
+    # What uvicorn believes where nobody is named.
+    return "127.0.0.1,::1" if value else None
+
+
 def _stdout_only(value: str) -> bool:
     if value == "-":
         return True
@@ -119,6 +131,7 @@ MOVED = (
     Moved(("--backpressure",), "limit_connections", str),
     Moved(("--umask", "-m"), "uds_permissions", _mode_of_umask),
     Moved(("--http1-header-read-timeout",), "timeout_head_s", _milliseconds),
+    Moved(("--proxy-headers/--no-proxy-headers",), "forwarded_allow_ips", _loopback, yields=True),
     Moved(("--access-logfile",), "access_log", _stdout_only),
     Moved(("--error-logfile", "--log-file"), "", _stderr_only),
 )
@@ -132,15 +145,16 @@ def _move(given: dict[str, Any]) -> dict[str, Any]:
         if value is None:
             continue
         ours = moved.convert(value)
-        if not moved.into:
+        if not moved.into or ours is None or (moved.yields and given[moved.into]):
             continue
-        if given[moved.into] not in (None, ours):
+        if given[moved.into] not in (None, (), ours):
             raise UsageError(
-                f"{moved.flags[0]} and {flags[moved.into]} do not agree: leave one out"
+                f"{moved.spelling} and {flags[moved.into]} do not agree: leave one out"
             )
         given[moved.into] = ours
+        theirs = moved.spelling if value is True else f"{moved.spelling} {value}"
         words = flags[moved.into] if ours is True else f"{flags[moved.into]} {ours}"
-        _note(f"{moved.flags[0]} {value} is taken as {words}")
+        _note(f"{theirs} is taken as {words}")
     return given
 
 
@@ -161,13 +175,19 @@ def _click_option(option: Option) -> click.Option:
     )
 
 
+def _moved_option(moved: Moved) -> click.Option:
+    if "/" in moved.flags[0]:
+        return click.Option([moved.name, *moved.flags], hidden=True, default=None)
+    return click.Option([moved.name, *moved.flags], hidden=True, type=click.UNPROCESSED)
+
+
 def _click_parameters() -> list[click.Parameter]:
     own = [option for option in config.ADDRESS_PARTS + config.OPTIONS if option.name != "app"]
     return [
         click.Argument(["app"], required=False, metavar="[APP]", type=click.UNPROCESSED),
         *(_click_option(option) for option in own),
         click.Option(["config_file", "-c", "--config"], type=click.UNPROCESSED, metavar="FILE"),
-        *(click.Option([m.name, *m.flags], hidden=True, type=click.UNPROCESSED) for m in MOVED),
+        *(_moved_option(moved) for moved in MOVED),
     ]
 
 
@@ -308,8 +328,8 @@ commands.add_command(
         callback=_serve,
         short_help="Serve an application.",
         help=(
-            "Serve an application: a native handler, or a WSGI application such as those of "
-            "Flask and Django.\n\n"
+            "Serve an application: a native handler, or a WSGI or ASGI application such as those "
+            "of Flask, Django and FastAPI.\n\n"
             "APP is module:name. Without one it is app:app, main:app, wsgi:application or "
             "asgi:application of the folder, else a page that welcomes you."
         ),

@@ -24,6 +24,7 @@ from fastcluster.options import (
     LOOP,
     MODE,
     PREFIX,
+    PROXIES,
     SWITCH,
     TEXT,
     WORKERS,
@@ -79,7 +80,10 @@ class Config:
     )
     app_dir: str = option(".", FOLDER, APPLICATION, "Folder that APP is imported from.")
     root_path: str = option(
-        "", PREFIX, APPLICATION, "Path under which a proxy serves the application: SCRIPT_NAME."
+        "",
+        PREFIX,
+        APPLICATION,
+        "Path under which a proxy serves the application: SCRIPT_NAME, root_path.",
     )
     env: str = option(
         "production",
@@ -247,6 +251,14 @@ class Config:
     underscore_fields: bool = option(
         False, SWITCH, PROTOCOL, "Hand fields with _ in their name to WSGI, where - becomes _ too."
     )
+    forwarded_allow_ips: tuple[str, ...] = option(
+        (),
+        PROXIES,
+        PROTOCOL,
+        "Proxies whose X-Forwarded-For and -Proto are believed: addresses, networks, unix, or * "
+        "for everybody.",
+        shown="nobody",
+    )
     server_header: bool = option(True, SWITCH, PROTOCOL, "Send the Server field.")
     date_header: bool = option(True, SWITCH, PROTOCOL, "Send the Date field.")
 
@@ -299,8 +311,8 @@ class Config:
 
         flags: by field name, and ``host``, ``port``, ``uds``, ``fd``; values are
         text as typed, None where a flag was not given.  environ: each option as
-        FASTCLUSTER_<FLAG>, WEB_CONCURRENCY for workers, and PORT where nothing
-        else says where to listen.  file: a TOML file, the table
+        FASTCLUSTER_<FLAG>, WEB_CONCURRENCY for workers, FORWARDED_ALLOW_IPS, and PORT
+        where nothing else says where to listen.  file: a TOML file, the table
         ``tool.fastcluster`` of it if it is a pyproject.toml.  Raises UsageError
         with all that is wrong, each with the name under which it was given.
         """
@@ -367,6 +379,9 @@ def _from_environ(environ: Mapping[str, str]) -> _Layer:
     layer: _Layer = {}
     if environ.get("WEB_CONCURRENCY"):
         layer["workers"] = _Given("WEB_CONCURRENCY", environ["WEB_CONCURRENCY"])
+    if environ.get("FORWARDED_ALLOW_IPS"):
+        name = "FORWARDED_ALLOW_IPS"
+        layer["forwarded_allow_ips"] = _Given(name, environ[name])
     for entry in OPTIONS + ADDRESS_PARTS:
         for key in reversed(entry.keys):
             name = "FASTCLUSTER_" + key.upper()

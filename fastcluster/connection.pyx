@@ -451,6 +451,8 @@ cdef class HttpConnection(Connection):
             self.phase = RUNNING
         fc_slot_served(service.slot)
         fc_slot_run(service.slot, 1)
+        if service.proxies is not None:
+            exchange.ask_proxy()
         if service.access is not None:
             exchange.line = access_line(&parser.request)
         try:

@@ -101,6 +101,7 @@ cdef class Service:
     cdef readonly object config  # config.Config
     cdef object log              # a logging.Logger
     cdef object access           # log.AccessLog or None
+    cdef object proxies          # forwarded.Proxies, None: nobody is trusted
     cdef bytes server_field      # value of the Server field, or b""
     cdef bint date_field
     cdef public int worker       # number of this worker, 0 to n - 1
@@ -185,6 +186,7 @@ cdef class Exchange:
     cdef int64_t began_ms
     cdef int64_t ended_ms
     cdef bytes trailers              # what add_trailer() has gathered, or None
+    cdef tuple origin                # (host, port, scheme) by a trusted proxy's word, or None
     cdef tuple line                  # (method, target, referer, user agent) for the access log
     cdef readonly int status         # 0 until start()
     cdef uint8_t request_state
@@ -202,6 +204,15 @@ cdef class Exchange:
     cdef bint continued              # 100 Continue was sent, or none is expected
 
     # ---- the request
+
+    # Who asks, while the connection is there: the connection's peer ("" and 0 on a
+    # unix socket) and the listener's scheme, unless a trusted proxy says otherwise.
+    cdef str client_host(self)
+    cdef int client_port(self)
+    cdef str scheme(self)
+    # Takes the word of a trusted proxy, once, when the exchange begins.
+    cdef int ask_proxy(self) except -1
+    cdef list values(self, bytes name)
 
     # Copies of parts of the head, for as long as `request` is valid.
     cdef bytes part(self, uint32_t at, uint32_t len)

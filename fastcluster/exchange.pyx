@@ -13,6 +13,8 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from fastcluster.csrc cimport *
 
+from fastcluster import forwarded
+
 cdef enum:
     SPARES = 64   # trays and parsers kept for reuse
 
@@ -153,6 +155,41 @@ cdef class Connection:
 @cython.freelist(64)
 cdef class Exchange:
     # ---- the request
+
+    cdef str client_host(self):
+        return self.connection.client_host() if self.origin is None else self.origin[0]
+
+    cdef int client_port(self):
+        return self.connection.client_port() if self.origin is None else self.origin[1]
+
+    cdef str scheme(self):
+        return self.connection.listener.scheme if self.origin is None else self.origin[2]
+
+    cdef int ask_proxy(self) except -1:
+        cdef Connection connection = self.connection
+        cdef object proxies = connection.service.proxies
+        cdef str peer = connection.client_host()
+        if not proxies.trust(peer):
+            return 0
+        client = proxies.client(self.values(b"x-forwarded-for"))
+        scheme = forwarded.scheme(self.values(b"x-forwarded-proto"))
+        if client is None:
+            client = peer, connection.client_port()
+        self.origin = client[0], client[1], scheme or connection.listener.scheme
+        return 0
+
+    cdef list values(self, bytes name):
+        """Copy the values of all fields of that name, which is in lower case."""
+        cdef const fc_request *request = self.request
+        cdef const fc_field *field
+        cdef uint32_t i
+        cdef list found = []
+        for i in range(request.n_fields):
+            field = &request.fields[i]
+            if <Py_ssize_t>field.name_len == len(name) and \
+                    self.part(field.name, field.name_len).lower() == name:
+                found.append(self.part(field.value, field.value_len))
+        return found
 
     cdef bytes part(self, uint32_t at, uint32_t len):
         return PyBytes_FromStringAndSize(self.request.base + at, len)
@@ -406,7 +443,7 @@ cdef class Exchange:
         self.ended_ms = service.loop.now_ms
         if self.line is not None:
             service.access.record(
-                connection.client_host(), self.line[0], self.line[1], (self.major, self.minor),
+                self.client_host(), self.line[0], self.line[1], (self.major, self.minor),
                 self.status, self.sent, self.line[2], self.line[3])
         if connection.corked:
             return 0

@@ -11,7 +11,9 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+from fastcluster.forwarded import is_proxy
 
 T = TypeVar("T")
 
@@ -24,7 +26,8 @@ class Kind:
     """A kind of value: ``read`` makes it from text or raises ValueError, ``allows`` judges it.
 
     ``wants`` ends the sentence "--workers wants …".  ``types`` are the types
-    that may be given: text, and what a TOML file has of its own.
+    that may be given: text, and what a TOML file has of its own.  splits: each text
+    of a list may itself be several.
     """
 
     metavar: str
@@ -32,6 +35,7 @@ class Kind:
     read: Callable[[str], Any]
     allows: Callable[[Any], bool]
     types: tuple[type, ...] = (str,)
+    splits: bool = False
 
     @property
     def is_switch(self) -> bool:
@@ -48,7 +52,7 @@ class Kind:
         if type(given) not in self.types:
             raise ValueError(given)
         if isinstance(given, (list, tuple)):
-            value: Any = tuple(given)
+            value: Any = tuple(self.read(",".join(map(str, given))) if self.splits else given)
         else:
             value = given if isinstance(given, bool) else self.read(str(given))
         if not self.allows(value):
@@ -154,6 +158,10 @@ def is_list(value: object) -> bool:
     return all(is_text(item) for item in value) and len(set(value)) == len(value)
 
 
+def is_proxies(value: object) -> bool:
+    return value == () or (is_list(value) and all(map(is_proxy, cast("tuple[str, ...]", value))))
+
+
 def is_prefix(value: object) -> bool:
     if not isinstance(value, str):
         return False
@@ -180,6 +188,14 @@ FOLDER = Kind("DIR", "a folder", str, is_text)
 APP = Kind("APP", "module:name", str, is_text)
 ADDRESSES = Kind(
     "ADDRESS", "one or more different addresses", read_list, is_list, (str, list, tuple)
+)
+PROXIES = Kind(
+    "LIST",
+    "addresses, networks such as 10.0.0.0/8, unix, or * for everybody, with commas between",
+    read_list,
+    is_proxies,
+    (str, list, tuple),
+    splits=True,
 )
 PREFIX = Kind("PATH", "a path that begins with /", lambda text: text.rstrip("/"), is_prefix)
 LOOP = Kind(

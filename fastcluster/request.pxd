@@ -12,6 +12,7 @@ cdef class Request:
     cdef void *copy                  # our own memory, see detach()
     cdef Listener listener           # these four once detached
     cdef str client_host
+    cdef str url_scheme
     cdef int client_port
     cdef int slot
 

@@ -140,8 +140,9 @@ cdef class Request:
         if connection is None:
             return 0
         self.listener = connection.listener
-        self.client_host = connection.client_host()
-        self.client_port = connection.client_port()
+        self.client_host = exchange.client_host()
+        self.client_port = exchange.client_port()
+        self.url_scheme = exchange.scheme()
         self.slot = connection.service.worker
         return 0
 
@@ -257,17 +258,19 @@ cdef class Request:
 
     @property
     def scheme(self):
-        """The scheme: "http"."""
-        listener = self.taken_by()
-        return listener.scheme if listener is not None else "http"
+        """The scheme: "http", or what a trusted proxy says."""
+        if self.exchange is not None and self.exchange.connection is not None:
+            return self.exchange.scheme()
+        return self.url_scheme or "http"
 
     @property
     def client(self):
-        """The peer's address and port; ("", 0) on a unix socket."""
-        cdef Connection connection
+        """The client's address and port, the peer's or what a trusted proxy says.
+
+        ("", 0) on a unix socket.
+        """
         if self.exchange is not None and self.exchange.connection is not None:
-            connection = self.exchange.connection
-            return connection.client_host(), connection.client_port()
+            return self.exchange.client_host(), self.exchange.client_port()
         return self.client_host or "", self.client_port
 
     @property

@@ -26,6 +26,8 @@ from fastcluster.connection cimport HttpConnection
 from fastcluster.exchange cimport Consumer, Handler, Limits, Listener, Service
 from fastcluster.csrc cimport *
 
+from fastcluster.forwarded import Proxies
+
 cdef enum:
     CONNECTION
     LISTENER
@@ -168,6 +170,8 @@ cdef class Server(Service):
         self.limits = limits_of(config, len(outboxes))
         self.log = log if log is not None else logging.getLogger("fastcluster")
         self.access = access
+        if config.forwarded_allow_ips:
+            self.proxies = Proxies(config.forwarded_allow_ips)
         self.index = slot
         self.worker = slot if number is None else number
         self.server_field = b"fastcluster" if config.server_header else b""

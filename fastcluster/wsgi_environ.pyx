@@ -107,11 +107,13 @@ cdef class EnvironMaker:
         self.add_fields(environ, request, chunked)
         if framing.target_form == FC_TARGET_ABSOLUTE:
             environ["HTTP_HOST"] = latin1(request.base + framing.host, framing.host_len)
+        if exchange.origin is not None:
+            environ["wsgi.url_scheme"] = exchange.scheme()
         if self.listener.path:
             add_name(environ, request, framing)
-        else:
-            environ["REMOTE_ADDR"] = connection.client_host()
-            environ["REMOTE_PORT"] = port_text(connection.client_port())
+        if not self.listener.path or exchange.origin is not None:
+            environ["REMOTE_ADDR"] = exchange.client_host()
+            environ["REMOTE_PORT"] = port_text(exchange.client_port())
         return environ
 
     cdef int choose(self, Listener listener) except -1:

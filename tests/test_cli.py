@@ -25,7 +25,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     for name in list(os.environ):
-        if name.startswith("FASTCLUSTER_") or name in ("WEB_CONCURRENCY", "PORT"):
+        if name.startswith("FASTCLUSTER_") or name in (
+            "WEB_CONCURRENCY",
+            "PORT",
+            "FORWARDED_ALLOW_IPS",
+        ):
             monkeypatch.delenv(name)
     yield tmp_path
 
@@ -166,6 +170,26 @@ def test_what_is_not_quite_the_same_is_said(runs: Runs, capsys: pytest.CaptureFi
         "fastcluster: note: --worker-connections 10 is taken as --limit-connections 10",
         "fastcluster: note: --access-logfile - is taken as --access-log",
     ]
+
+
+PROXIES: list[tuple[list[str], tuple[str, ...]]] = [
+    ([], ()),
+    (["--forwarded-allow-ips", "10.0.0.0/8,::1"], ("10.0.0.0/8", "::1")),
+    (["--forwarded-allow-ips=10.0.0.1", "--forwarded-allow-ips=unix"], ("10.0.0.1", "unix")),
+    (["--proxy-headers"], ("127.0.0.1", "::1")),
+    (["--proxy-headers", "--forwarded-allow-ips", "*"], ("*",)),
+    (["--no-proxy-headers"], ()),
+]
+
+
+@pytest.mark.parametrize(("words", "expected"), PROXIES)
+def test_whose_word_is_taken(runs: Runs, words: list[str], expected: tuple[str, ...]) -> None:
+    assert served(runs, *words, *FREE).forwarded_allow_ips == expected
+
+
+def test_a_proxy_has_to_be_an_address(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["serve", "--forwarded-allow-ips", "balancer"]) == 2
+    assert "--forwarded-allow-ips wants addresses" in capsys.readouterr().err
 
 
 def test_a_misspelt_variable_is_said(

@@ -19,6 +19,7 @@ LAYERS = {
     "errors": 10,
     "cpus": 15,
     "fields": 15,
+    "forwarded": 14,
     "options": 15,
     "multipart": 17,
     "config": 20,
