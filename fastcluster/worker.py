@@ -49,10 +49,6 @@ REPORT_CHARS = 32768
 REPORT_TIMEOUT_S = 5.0
 
 
-class Dismissed(BaseException):
-    """SIGTERM came while the application was loaded: there is nothing to finish."""
-
-
 class ServerLike(Protocol):
     """What a life needs of server.Server."""
 
@@ -92,7 +88,7 @@ def main(
     too; slot: its line on the board.
     """
     signals = SignalPipe(HANDLED)
-    signal.signal(signal.SIGTERM, _dismiss)
+    signal.signal(signal.SIGTERM, _leave)
     log = set_up(config.log_level, f"worker {number}")
     log.debug("generation %d in slot %d", generation, slot)
     try:
@@ -120,8 +116,6 @@ def main(
             server.listen(listener)
         # The application may have set handlers of its own.
         signals.renew()
-    except Dismissed:
-        return EXIT_OK
     except BaseException as error:
         signals.renew()
         return _report(channel, error)
@@ -302,8 +296,13 @@ class Life:
         return self._deadline_s is not None
 
 
-def _dismiss(number: int, frame: FrameType | None) -> None:
-    raise Dismissed
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Leave while the application is loaded: nobody is served, so there is nothing to finish.
+
+    No exception would do: raised in a callback of the collector or of the import system it
+    is printed and forgotten, and in the application's own `except` it is taken for an error.
+    """
+    os._exit(EXIT_OK)
 
 
 # ---- an application that does not load
