@@ -106,6 +106,7 @@ cdef class Service:
     cdef bint date_field
     cdef public int worker       # number of this worker, 0 to n - 1
     cdef readonly bint draining
+    cdef readonly bint is_last   # ... and no other process listens any more
     cdef list consumers_later
     cdef readonly list listeners # one Listener a listening socket, see server.pyx
     cdef void *first             # all open connections, a borrowed chain

@@ -18,6 +18,7 @@ class Server:
     config: Config
     worker: int
     draining: bool
+    is_last: bool
     listeners: list[Listener]
     n_connections: int
     def __init__(

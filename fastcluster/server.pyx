@@ -686,6 +686,7 @@ cdef class Server(Service):
         elif not last:
             return
         if last:
+            self.is_last = True
             for listener in self.listeners:
                 self.accept_some(listener, 1 << 16)
         at = self.first

@@ -97,7 +97,7 @@ cdef class WebSocket(Link):
         cdef int code = 1000 if error is None else 1011
         if isinstance(error, CancelledError) and self.runner.draining:
             self.service.log.warning("%s: cancelled", self.line())
-            code = drain_code()
+            code = drain_code(self.service)
         elif error is not None and self.exchange is None and is_of_lost_client(error):
             self.service.log.debug("%s: the client went before all was sent", self.line())
         elif error is not None:

@@ -83,5 +83,7 @@ cdef class Link(Consumer):
     cdef int schedule_leave(self) except -1
 
 
-# The close code of a server that drains: 1001, or 1012 after say_restart().
-cdef int drain_code() noexcept
+# The close code of a server that drains (RFC 6455 section 7.4 and its registry):
+# 1012, the service restarts, while others listen in its place, else 1001, it goes
+# away.
+cdef int drain_code(Service service) noexcept

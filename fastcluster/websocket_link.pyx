@@ -27,23 +27,11 @@ cdef enum:
     DEFLATE_FROM = 256           # bytes; what is shorter is sent as it is
 
 # Over which part of the grace period the good-byes are spread when the server
-# drains; the rest is for the clients' answers.
-cdef double LEAVING_PART = 0.8
+# drains; the rest is for the clients' answers, before a guest cancels what is left.
+cdef double LEAVING_PART = 0.7
 
-cdef int going_code = 1001
-
-
-def say_restart(bint restarts=True, /):
-    """Have clients told, when this process drains, that the service restarts (1012).
-
-    Without it they are told that it goes away (1001).
-    """
-    global going_code
-    going_code = 1012 if restarts else 1001
-
-
-cdef int drain_code() noexcept:
-    return going_code
+cdef int drain_code(Service service) noexcept:
+    return 1001 if service.is_last else 1012
 
 
 cdef class Link(Consumer):
@@ -331,7 +319,7 @@ cdef class Link(Consumer):
         """Hear from the loop that it is our turn to close."""
         self.leaver = None
         if self.state == OPEN and self.exchange is not None:
-            self.send_close(drain_code(), "")
+            self.send_close(drain_code(self.service), "")
             self.flush()
 
     # ---- pings

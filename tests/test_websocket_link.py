@@ -28,8 +28,6 @@ from websocket_parts import (
     text,
 )
 
-from fastcluster.websocket_link import say_restart
-
 ACCEPT = {"type": "websocket.accept"}
 CLOSE_MESSAGE = {"type": "websocket.close"}
 
@@ -320,7 +318,7 @@ def test_clients_are_told_one_by_one_when_the_server_drains() -> None:
         peers = [Peer(wire) for _ in range(40)]
         wire.server.drain(True)
         counts = []
-        for _ in range(9):
+        for _ in range(8):
             wire.run(0.02)
             for peer in peers:
                 peer.pull()
@@ -328,7 +326,7 @@ def test_clients_are_told_one_by_one_when_the_server_drains() -> None:
             skip(wire, 10)
         assert counts[0] <= 2
         assert all(later - sooner < 20 for sooner, later in itertools.pairwise(counts))
-        assert counts[-1] == 40, "all are told within four fifths of the time"
+        assert counts[-1] == 40, "all are told within seven tenths of the time"
         for peer in peers:
             assert peer.next().code == 1001
             peer.send(close(1001))
@@ -356,7 +354,7 @@ def test_a_client_accepted_while_the_server_drains(monkeypatch: pytest.MonkeyPat
         wire.server.drain(True)
         gate.set()
         peer = Peer.of(client, client.response())
-        skip(wire, 3.9)
+        skip(wire, 3.4)
         wire.run()
         peer.pull()
         assert peer.frames == []
@@ -382,21 +380,17 @@ def test_a_restart_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
                 return
             await asyncio.sleep(0.001)
 
-    say_restart()
-    try:
-        with asgi_wire(app) as wire:
-            peer = Peer(wire)
-            wire.server.drain(False)
-            while (answer := peer.next()).opcode != CLOSE:
-                pass
-            assert answer.code == 1012
-            wire.turn_until(lambda: raised)
-            peer.send(close(1012))
-            peer.rest()
-            peer.client.close()
-            wire.turn_until(lambda: wire.server.drained)
-    finally:
-        say_restart(False)
+    with asgi_wire(app) as wire:
+        peer = Peer(wire)
+        wire.server.drain(False)
+        while (answer := peer.next()).opcode != CLOSE:
+            pass
+        assert answer.code == 1012
+        wire.turn_until(lambda: raised)
+        peer.send(close(1012))
+        peer.rest()
+        peer.client.close()
+        wire.turn_until(lambda: wire.server.drained)
     assert "1012" in str(raised[0])
 
 
