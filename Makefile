@@ -7,6 +7,9 @@ VENV    ?= .venv-$(VERSION)
 RUN     := $(VENV)/bin/python
 PIP     := $(RUN) -m pip install --quiet --disable-pip-version-check
 ARGS    ?=
+# For the WebSocket testsuite alone.
+PYTHON2  ?= python2.7
+AUTOBAHN := .venv-autobahn
 
 # What drives the compiled modules hardest, without processes of their own.
 SANITIZED := tests/test_parser.py tests/test_fuzz.py tests/test_connection.py \
@@ -18,7 +21,7 @@ CTEST_OBJECTS := $(patsubst csrc/%.c,build/ctest/%.o,$(wildcard csrc/*.c))
 CTESTS := $(patsubst tests/c/%.c,build/ctest/%,$(wildcard tests/c/test_*.c))
 C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/reference/*.[ch])
 
-.PHONY: build test ctest package sanitize bench annotate lint format clean
+.PHONY: build test ctest package sanitize autobahn bench annotate lint format clean
 
 build: $(VENV)/.ready  ## compiles in place whatever has changed
 	$(RUN) setup.py --quiet build_ext --inplace
@@ -38,6 +41,9 @@ sanitize: $(VENV)/.ready  ## pytest over compiled modules with sanitizers in the
 	LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
 	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
 	  $(RUN) -m pytest $(or $(ARGS),$(SANITIZED))
+
+autobahn: build $(AUTOBAHN)/.ready  ## every case of the Autobahn testsuite; a quarter of an hour
+	$(RUN) tests/autobahn/run.py $(ARGS)
 
 bench: build  ## see `python -m benchmarks --help`
 	$(RUN) -m benchmarks $(or $(ARGS),compare)
@@ -71,6 +77,17 @@ $(VENV)/.ready: pyproject.toml
 
 $(VENV)/.ready-%: $(VENV)/.ready
 	$(PIP) --no-build-isolation --editable ".[$*]"
+	touch $@
+
+# Autobahn's testsuite runs on Python 2.7 only, for which virtualenv made environments
+# until 20.21.
+$(AUTOBAHN)/.ready:
+	@$(PYTHON2) -c '' 2>/dev/null || \
+	  { echo "Autobahn's testsuite needs Python 2.7; $(PYTHON2) is not there: make PYTHON2=/path/to/python2.7 $(MAKECMDGOALS)" >&2; exit 1; }
+	$(PYTHON) -m venv $(AUTOBAHN)/maker
+	$(AUTOBAHN)/maker/bin/pip install --quiet --disable-pip-version-check "virtualenv<20.22"
+	$(AUTOBAHN)/maker/bin/virtualenv --quiet --no-periodic-update --python $(PYTHON2) $(AUTOBAHN)
+	$(AUTOBAHN)/bin/pip install --quiet --disable-pip-version-check autobahntestsuite==25.10.1
 	touch $@
 
 build/ctest/%.o: csrc/%.c

@@ -1,11 +1,11 @@
 """Runs the Autobahn testsuite against an echo server of ours, and judges its report.
 
-    python tests/autobahn/run.py --wstest PATH/TO/wstest [CASE…]
+    python tests/autobahn/run.py [--wstest PATH/TO/wstest] [CASE…]
 
 CASE is a pattern such as 6.*; without one all cases run, which takes about a quarter
-of an hour.  The suite needs a Python 2.7 environment of its own: see docs/websocket.md.
-Everything but "OK" and "INFORMATIONAL" is a failure, "NON-STRICT" and "UNIMPLEMENTED"
-among it.
+of an hour.  The suite needs a Python 2.7 environment of its own, which `make autobahn`
+sets up: see docs/websocket.md.  Everything but "OK" and "INFORMATIONAL" is a failure,
+"NON-STRICT" and "UNIMPLEMENTED" among it.
 """
 
 import argparse
@@ -22,6 +22,13 @@ from typing import Any
 HERE = Path(__file__).parent
 AGENT = "fastcluster"
 GOOD = {"OK", "INFORMATIONAL"}
+ENVIRONMENT = HERE.parent.parent / ".venv-autobahn"
+
+
+def default_wstest() -> str:
+    """Return the program of the environment that make sets up, else the name for the PATH."""
+    made = ENVIRONMENT / "bin" / "wstest"
+    return str(made) if made.exists() else "wstest"
 
 
 def serve(listener: socket.socket, options: list[str]) -> "subprocess.Popen[bytes]":
@@ -67,7 +74,7 @@ def judge(folder: Path) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--wstest", default="wstest", help="the suite's program")
+    parser.add_argument("--wstest", default=default_wstest(), help="the suite's program")
     parser.add_argument("--report", type=Path, help="folder that the report is kept in")
     parser.add_argument("--timeout", type=float, default=3600, help="seconds for the whole run")
     parser.add_argument("--serve", action="append", default=[], help="an option of serve")
