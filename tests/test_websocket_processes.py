@@ -273,7 +273,7 @@ async def good_byes(cluster: Cluster, number: signal.Signals) -> list[tuple[floa
 def test_a_drain_says_good_bye_to_one_client_after_the_other(
     begin: Begin, number: signal.Signals, code: int
 ) -> None:
-    cluster = begin("--workers", "2", "--timeout-graceful", str(GRACE_S))
+    cluster = begin("--workers", "2", "--graceful-timeout", str(GRACE_S))
     old = cluster.ready(2)
     told = asyncio.run(good_byes(cluster, number))
     assert {code for _, code in told} == {code}
