@@ -19,6 +19,7 @@ cdef class AsgiRunner(Handler):
     cdef object call_soon
     cdef object task_factory         # loop.create_task where the loop has a factory, else None
     cdef readonly bint draining      # tasks are being cancelled, since time is over
+    cdef list unflushed              # consumers that flush_soon() was called for
     cdef bint eager                  # tasks may start at once (Python 3.12 and later)
 
     # Starts a task for a coroutine, which lets no exception out.  at_once: it
@@ -28,6 +29,9 @@ cdef class AsgiRunner(Handler):
     # Holds a running task, so that it is not collected and a drain waits for it.
     cdef int remember(self, object task) except -1
     cdef int forget(self, object task) except -1
+    # Has consumer.resume() called after the tasks that are due now: one callback of
+    # the loop for all consumers.
+    cdef int flush_soon(self, Consumer consumer) except -1
     # New scopes, with `state`; a websocket's `subprotocols` are the caller's to set.
     cdef dict http_scope(self, Exchange exchange)
     cdef dict websocket_scope(self, Exchange exchange)

@@ -12,8 +12,11 @@ import sys
 
 cimport cython
 
-from fastcluster.exchange cimport Exchange, Handler
+from fastcluster.exchange cimport Consumer, Exchange, Handler
 
+
+cdef extern from "Python.h":
+    void PyErr_SetObject(object kind, object value) noexcept
 
 cdef object Task = asyncio.Task
 cdef bint KNOWS_EAGER = sys.version_info >= (3, 12)
@@ -32,6 +35,7 @@ cdef class AsgiRunner(Handler):
         self.app = app
         self.config = config
         self.tasks = set()
+        self.unflushed = []
         self.maker = ScopeMaker(config.root_path)
 
     def attach(self, loop, state=None):
@@ -70,6 +74,24 @@ cdef class AsgiRunner(Handler):
     cdef int forget(self, object task) except -1:
         self.tasks.discard(task)
         return 0
+
+    cdef int flush_soon(self, Consumer consumer) except -1:
+        if not self.unflushed:
+            self.call_soon(self.on_flush)
+        self.unflushed.append(consumer)
+        return 0
+
+    def on_flush(self):
+        """Hear from the loop that the tasks have had their say."""
+        cdef list consumers = self.unflushed
+        cdef Consumer consumer
+        self.unflushed = []
+        for consumer in consumers:
+            try:
+                consumer.resume()
+            except Exception as error:
+                self.loop.call_exception_handler(
+                    {"message": "internal error in a flush", "exception": error})
 
     cdef dict http_scope(self, Exchange exchange):
         cdef dict scope = self.maker.make(exchange)
@@ -111,7 +133,11 @@ cdef class Awaitable:
         if result is NotImplemented:
             self.waiting = iter(self.wait())
             return next(self.waiting)
-        raise StopIteration(result)
+        if result is not None:
+            # Raised as an object it would get a traceback, which costs half a microsecond
+            # and which nobody sees.  A tuple would be taken for several values.
+            PyErr_SetObject(StopIteration, result)
+        raise StopIteration
 
     def send(self, value):
         """Go on, as a coroutine does."""

@@ -36,7 +36,7 @@ cdef class Link(Consumer):
     # To the client.
     cdef Waiters writers         # those that wait for room, or None
     cdef bytes pong              # what is answered when there is room
-    cdef bint flush_due          # ... by call_soon
+    cdef bint flush_due          # ... by runner.flush_soon()
 
     # Timers of the loop.
     cdef object pinger

@@ -209,13 +209,11 @@ cdef class Link(Consumer):
         if exchange is None or exchange.connection.corked or self.flush_due:
             return 0
         self.flush_due = True
-        self.runner.call_soon(self.on_flush)
-        return 0
+        return self.runner.flush_soon(self)
 
-    def on_flush(self):
-        """Hear from the loop that it is time to flush."""
+    cdef int resume(self) except -1:
         self.flush_due = False
-        self.flush()
+        return self.flush()
 
     cdef int flush(self) except -1:
         cdef Exchange exchange = self.exchange
