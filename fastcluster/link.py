@@ -1,0 +1,140 @@
+"""What primary and worker say to each other over a channel, and in which form.
+
+A frame is a dict with one key: "user" for a message of the program, else a word of the
+cluster's own.  Unlike the channel under it a link loses nothing that is sent while the
+other side is slow: it queues, and send() returns False so that the sender may pause.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import pickle
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fastcluster.channel import Channel, Message
+
+SERIALIZATIONS = ("json", "advanced")
+
+
+class Link:
+    """One end of the talk between a primary and one worker.
+
+    serialization: "json", or "advanced" for whatever pickle can write.  Unpickling runs
+    code of the sender's choice: both ends are processes that the same program has forked,
+    and a worker that may be taken over by its clients should not have it.
+    """
+
+    def __init__(self, channel: Channel, serialization: str = "json") -> None:
+        self.channel = channel
+        self._rich = serialization == "advanced"
+        self._waiting: deque[tuple[Message, list[int], Callable[[], object] | None]] = deque()
+
+    @property
+    def connected(self) -> bool:
+        """Tell whether the other side is there."""
+        return self.channel.fileno() >= 0 and not self.channel.eof
+
+    @property
+    def wants_write(self) -> bool:
+        """Tell whether flush() is to be called when the channel is writable."""
+        return self.channel.wants_write or bool(self._waiting)
+
+    def send_message(
+        self,
+        message: object,
+        handle: socket.socket | None = None,
+        callback: Callable[[], object] | None = None,
+    ) -> bool:
+        """Send a program's message; see Worker.send()."""
+        body: dict[str, Any]
+        if self._rich:
+            body = {"pickle": base64.b85encode(pickle.dumps(message)).decode()}
+        else:
+            body = {"json": message}
+        return self.say({"user": body}, [] if handle is None else [handle.fileno()], callback)
+
+    def say(
+        self,
+        frame: Message,
+        fds: list[int] | None = None,
+        callback: Callable[[], object] | None = None,
+    ) -> bool:
+        """Send a frame, or queue it and return False; False as well if nobody is there."""
+        if not self.connected:
+            return False
+        if not self._waiting and self.channel.send(frame, fds or ()):
+            if callback is not None:
+                callback()
+            return True
+        # It may turn out only now that nobody is there; then it waits for nothing, and what
+        # waits may be changed by its sender, so it is copied.
+        self._waiting.append((_copied(frame), [os.dup(fd) for fd in fds or ()], callback))
+        return False
+
+    def flush(self) -> None:
+        """Send what waits, as far as the socket takes it."""
+        self.channel.flush()
+        while self._waiting:
+            frame, fds, callback = self._waiting[0]
+            if not self.channel.send(frame, fds):
+                return
+            self._waiting.popleft()
+            for fd in fds:
+                os.close(fd)
+            if callback is not None:
+                callback()
+
+    def flush_within(self, timeout_s: float) -> bool:
+        """Send what waits, blocking for at most timeout_s seconds; True if nothing is left."""
+        deadline = time.monotonic() + timeout_s
+        while self.connected and self.wants_write:
+            if not self.channel.flush_within(max(0.0, deadline - time.monotonic())):
+                return False
+            self.flush()
+        return not self.wants_write
+
+    def hang_up(self) -> None:
+        """End the talk without a word: both sides, this one as well, now read EOF."""
+        if self.connected:
+            with socket.socket(fileno=os.dup(self.channel.fileno())) as sock:
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def receive(self) -> Iterator[tuple[dict[str, Any], list[int]]]:
+        """Yield the frames that have arrived, each with its descriptors."""
+        for frame, fds in self.channel.receive():
+            if isinstance(frame, dict) and len(frame) == 1:
+                yield frame, fds
+                continue
+            for fd in fds:
+                os.close(fd)
+
+    def close(self) -> None:
+        """Close this end; the other reads EOF.  What still waited is lost."""
+        for _, fds, _ in self._waiting:
+            for fd in fds:
+                os.close(fd)
+        self._waiting.clear()
+        self.channel.close()
+
+
+def message_of(body: dict[str, Any], fds: list[int]) -> tuple[Any, socket.socket | None]:
+    """Return the program's message and the socket that came with it, None if none did."""
+    handle = socket.socket(fileno=fds[0]) if fds else None
+    for surplus in fds[1:]:
+        os.close(surplus)
+    if "pickle" in body:
+        return pickle.loads(base64.b85decode(body["pickle"])), handle
+    return body.get("json"), handle
+
+
+def _copied(thing: Any) -> Any:
+    if isinstance(thing, dict):
+        return {key: _copied(value) for key, value in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [_copied(value) for value in thing]
+    return thing
