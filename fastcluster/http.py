@@ -21,7 +21,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from fastcluster import log, sockets
 from fastcluster.child_process import SignalPipe
@@ -49,7 +49,24 @@ __all__ = [
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+# What a server asks in a cluster's worker, where the primary binds and one loop drives all.
+_cluster: Driver | None = None
+
 Handler: TypeAlias = Callable[[Request], object] | Callable[[Request, Response], object]
+
+
+class Driver(Protocol):
+    """What a server needs of the cluster's worker that it runs in."""
+
+    def bind(self, where: sockets.Address, backlog: int, permissions: int | None) -> Any: ...
+    def opened(self, server: Server) -> None: ...
+    def run(self) -> None: ...
+
+
+def drive_by(driver: Driver | None) -> None:
+    """Have every server of this process bind and be served by a cluster's worker."""
+    global _cluster
+    _cluster = driver
 
 
 class Address(NamedTuple):
@@ -106,6 +123,7 @@ class Server:
         path: str | None = None,
         backlog: int | None = None,
         callback: Callable[[], object] | None = None,
+        exclusive: bool = False,
     ) -> Server:
         """Bind and listen; return the server.
 
@@ -113,18 +131,23 @@ class Server:
         Clients can connect from now on and are served once serve_forever() is
         entered, which is also when callback() is called.  Raises OSError with
         its errno if the address cannot be had, RuntimeError if the server
-        listens already.  (Node: server.listen)
+        listens already.  In a cluster's worker the primary binds, so that all
+        workers share the address; exclusive: this process binds for itself.
+        (Node: server.listen)
         """
         if self._socket is not None:
             raise RuntimeError(f"the server listens already, on {self.address()}: close it first")
         where = sockets.Address(path=path) if path else sockets.Address(host, port)
-        listening = _bind(where, backlog or self.config.backlog, self.config.uds_permissions)
+        bind = bind_address if _cluster is None or exclusive else _cluster.bind
+        listening = bind(where, backlog or self.config.backlog, self.config.uds_permissions)
         self._access = log.AccessLog() if self.config.logs_access else None
         self._loop = _Loop(self._native, self.config, access=self._access)
         self._loop.listen(listening)
         self._socket = listening
         if callback is not None:
             self._announcements.append(callback)
+        if _cluster is not None:
+            _cluster.opened(self)
         return self
 
     def address(self) -> Address:
@@ -149,6 +172,9 @@ class Server:
         loop = self._loop
         if loop is None:
             raise RuntimeError("the server does not listen: call listen() first")
+        if _cluster is not None:
+            _cluster.run()
+            return
         if self._serving:
             raise RuntimeError("the server is served already")
         if not logging.getLogger(log.NAME).hasHandlers():
@@ -176,6 +202,35 @@ class Server:
         else:
             self._shut()
 
+    # ---- in a cluster's worker
+
+    def be_driven(self) -> None:
+        """Let another loop take the turns from now on."""
+        self._serving = True
+        self.turns.ready()
+        self._announce()
+
+    @property
+    def turns(self) -> _Loop:
+        """What takes the turns; RuntimeError if the server does not listen."""
+        if self._loop is None:
+            raise RuntimeError("the server does not listen: call listen() first")
+        return self._loop
+
+    def drain(self, last: bool) -> None:
+        """Begin the end; last: no other process listens any more."""
+        if self._stop_at is None:
+            self._drain(last)
+
+    def is_over(self) -> bool:
+        """Tell whether it was closed and everything was served, or the time for that is over."""
+        return self._loop is None or self._is_over(self._loop)
+
+    def shut(self) -> None:
+        """Close what is left when it is over."""
+        self._serving = False
+        self._shut()
+
     # ---- the loop's thread
 
     def _announce(self) -> None:
@@ -189,12 +244,12 @@ class Server:
         else:
             self._stop_at = 0.0
 
-    def _drain(self) -> None:
+    def _drain(self, last: bool | None = None) -> None:
         if self._stop_at is not None or self._loop is None or self._socket is None:
             return
         self._stop_at = time.monotonic() + self.config.timeout_graceful_s
-        # Nobody else listens on this socket, so what waits in its queue is ours.
-        self._loop.drain(last=True)
+        # Outside a cluster nobody else listens, so what waits in the socket's queue is ours.
+        self._loop.drain(_cluster is None if last is None else last)
         self._socket.close()
         self._socket = None
 
@@ -219,7 +274,10 @@ class Server:
             access.close()
 
 
-def _bind(where: sockets.Address, backlog: int, permissions: int | None) -> sockets.ListeningSocket:
+def bind_address(
+    where: sockets.Address, backlog: int, permissions: int | None
+) -> sockets.ListeningSocket:
+    """Return a listening socket; raises OSError with its errno if it cannot be had."""
     try:
         return sockets.listen(where, backlog, uds_permissions=permissions)
     except BindError as error:

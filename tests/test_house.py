@@ -54,6 +54,12 @@ LAYERS = {
     "wsgi": 35,
     "primary": 40,
     "http": 40,
+    "emitter": 30,
+    "link": 32,
+    "program": 30,
+    "cluster_worker": 45,
+    "cluster_primary": 47,
+    "cluster": 50,
     "worker": 40,
     "cli": 60,
     "__main__": 70,
@@ -66,11 +72,17 @@ BYTES = (
     - PROCESSES
     - {
         "cli",
+        "cluster",
+        "cluster_primary",
+        "cluster_worker",
         "config",
+        "emitter",
         "guest",
         "http",
         "lifespan",
+        "link",
         "log",
+        "program",
         "welcome",
         "worker",
         "__main__",
@@ -167,14 +179,15 @@ def test_one_verb_one_file_in_c(verb: str, owners: set[str]) -> None:
 
 PYTHON_VERBS = [
     (r"\bos\.fork\(", {"child_process.py"}),
-    (r"\bos\.(waitpid|kill)\b", {"primary.py"}),
+    (r"\bos\.(waitpid|kill)\b", {"primary.py", "cluster_primary.py"}),
     (r"\.bind\((?!\*)", {"sockets.py"}),
     # Which loop's thread waits, and the one wait of a handler that writes too much.
     (r"\bwith nogil:", {"server.pyx", "exchange.pyx"}),
     (r"\bclick\.echo\(", {"cli.py"}),
     (r"(?m)^EXIT_\w+(: \w+)? = \d+$", {"errors.py"}),
     (r"\bhttptools\b", {"parser.pyx", "cli.py"}),
-    (r"\bos\.(environ|getenv)\b", {"config.py"}),
+    # A worker is given variables; only config.py reads them.
+    (r"\bos\.(environ|getenv)\b", {"config.py", "cluster_worker.py"}),
 ]
 
 

@@ -1,0 +1,133 @@
+"""Node's `cluster` for Python: one program that is the primary and, forked, its workers.
+
+    from fastcluster import cluster, http
+
+    if cluster.is_primary:
+        for _ in range(cluster.cpu_count()):
+            cluster.fork()
+    else:
+        http.create_server(lambda request: "hello world\\n").listen(8000)
+    cluster.run()
+
+fork() runs the main program again from its top in the child, with is_worker true; what was
+imported is shared.  This file is the face; the two sides are cluster_primary and
+cluster_worker.  (Node: the cluster module)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastcluster.cluster_primary import Address, PrimaryRole, Worker
+from fastcluster.cluster_worker import OwnWorker, WorkerRole
+from fastcluster.cpus import usable_cpus
+from fastcluster.emitter import Emitter
+
+__all__ = [
+    "Address",
+    "Worker",
+    "cpu_count",
+    "disconnect",
+    "emit",
+    "fork",
+    "is_master",
+    "is_primary",
+    "is_worker",
+    "off",
+    "on",
+    "once",
+    "run",
+    "setup_primary",
+    "worker",
+]
+
+_events = Emitter()
+
+# They change in a forked child: use them through the module, as cluster.is_worker.
+is_primary = is_master = True
+is_worker = False
+worker: OwnWorker | None = None
+
+on = _events.on
+once = _events.once
+off = _events.off
+emit = _events.emit
+
+
+def fork(env: Mapping[str, object] | None = None) -> Worker:
+    """Fork a worker, in which the main program runs again from its top.
+
+    env: variables that its environment has besides ours.  The events `setup` and `fork`
+    come from run().  Called from an `exit` handler for a worker that died before it
+    listened, with a code that is not 0, the new one waits first: 0.1 s, doubled each
+    time up to 30 s.  Raises RuntimeError in a worker, while other threads run, and where
+    there is no main program that could run again; OSError if there is no process left.
+    (Node: cluster.fork)
+    """
+    return _primary("fork").fork(env)
+
+
+def setup_primary(**settings: Any) -> None:
+    """Change settings for workers that are forked from now on; they add up.
+
+    args: the words in sys.argv after the program's name.  cwd: the worker's folder.
+    serialization: "json", or "advanced" for whatever pickle can write, where both sides
+    trust each other: unpickling runs code of the sender's choice.  Raises TypeError for
+    any other name.  (Node: cluster.setupPrimary)
+    """
+    _primary("setup_primary").setup(**settings)
+
+
+def disconnect(callback: Callable[[], object] | None = None) -> None:
+    """Have all workers serve what they have accepted and leave.
+
+    callback() is called by run() once all are dead and all listening sockets are closed.
+    (Node: cluster.disconnect)
+    """
+    _primary("disconnect").disconnect(callback)
+
+
+def run() -> None:
+    """Enter the loop that serves: until no worker is left or, in a worker, no server.
+
+    In the primary all events come from here, and SIGTERM and SIGINT mean disconnect(),
+    the second time SIGKILL for the workers, unless the program handles them itself.  A
+    worker stays, too, while it listens for messages; at the end of its program it enters
+    the loop by itself.
+    """
+    _role.run()
+
+
+def cpu_count() -> int:
+    """Return how many CPUs this process may use, by its affinity and its cgroup's quota."""
+    return usable_cpus()
+
+
+def _become(role: WorkerRole) -> None:
+    """Be a worker from now on; called in the child."""
+    global _role, is_primary, is_master, is_worker, worker
+    _events.forget_listeners()
+    _role = role
+    is_primary = is_master = False
+    is_worker = True
+    worker = role.worker
+
+
+_role: PrimaryRole | WorkerRole = PrimaryRole(_events, _become)
+
+
+def _primary(name: str) -> PrimaryRole:
+    if isinstance(_role, WorkerRole):
+        raise RuntimeError(
+            f"cluster.{name} is for the primary, and this is worker {_role.worker.id}"
+        )
+    return _role
+
+
+def __getattr__(name: str) -> Any:
+    if name == "workers":
+        return _primary(name).workers
+    if name == "settings":
+        return _primary(name).settings
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,389 @@
+"""The primary's side of a cluster: forks workers, binds for them, and tells what happens.
+
+One loop over the workers' channels and a signal pipe.  The law: a worker's `disconnect`
+is emitted before its `exit`, each once, on the worker first and then on the cluster; it
+is in `workers` until just before `exit`.  It serves no request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from fastcluster import child_process, http, program, sockets
+from fastcluster.channel import Channel
+from fastcluster.child_process import Closable, SignalPipe
+from fastcluster.cluster_worker import WorkerRole, live
+from fastcluster.emitter import Emitter
+from fastcluster.link import SERIALIZATIONS, Link, message_of
+
+# A worker that is forked after others died before they listened waits first.
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MOST_S = 30.0
+
+SETTINGS = ("args", "cwd", "serialization")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a worker listens; address_type is 4, 6, or -1 for a unix socket's path."""
+
+    address: str
+    port: int
+    address_type: int
+    fd: int | None
+
+
+class Process:
+    """The process of a worker.  exitcode and signal_code: one is set once it is dead."""
+
+    def __init__(self, pid: int, link: Link) -> None:
+        self.pid = pid
+        self.exitcode: int | None = None
+        self.signal_code: str | None = None
+        self._link = link
+
+    @property
+    def connected(self) -> bool:
+        """Tell whether the channel to it is open."""
+        return self._link.connected
+
+    def kill(self, number: int = signal.SIGTERM) -> bool:
+        """Send it a signal; False if it is dead, which is harmless."""
+        if self.exitcode is not None or self.signal_code is not None:
+            return False
+        os.kill(self.pid, number)
+        return True
+
+    def disconnect(self) -> None:
+        """Shut the channel without a word; the worker ends at once, with code 0."""
+        self._link.hang_up()
+
+
+class Worker(Emitter):
+    """A worker as the primary sees it; events online listening message disconnect exit.
+
+    state: none, online, listening, disconnected, dead.  exited_after_disconnect is None
+    while it runs, then whether it left because it was asked to or wanted to.
+    """
+
+    def __init__(self, worker_id: int = 0, process: Process | None = None) -> None:
+        super().__init__()
+        self.id = worker_id
+        self.process = process
+        self.state = "none"
+        self.exited_after_disconnect: bool | None = None
+        self.listened = False
+        self._link: Link | None = None
+
+    def send(
+        self,
+        message: object,
+        handle: socket.socket | None = None,
+        callback: Callable[[], object] | None = None,
+    ) -> bool:
+        """Send a message, and a socket with it, to the worker.
+
+        False: it waits, so pause; or the worker is not connected.  callback() is called
+        when it was sent, not when it is received.  Raises TypeError or ValueError if the
+        message cannot be written.  (Node: worker.send)
+        """
+        return self._link is not None and self._link.send_message(message, handle, callback)
+
+    def disconnect(self) -> Worker:
+        """Have the worker close its servers, serve what it has accepted, and leave."""
+        return self.leave(last=False)
+
+    def leave(self, *, last: bool, now: bool = False) -> Worker:
+        """Tell the worker to leave; last: all others do, too; now: without serving."""
+        if self.is_connected() and self._link is not None:
+            self.exited_after_disconnect = True
+            self._link.say({"disconnect": {"now": now, "last": last}})
+        return self
+
+    def kill(self, number: int = signal.SIGTERM) -> bool:
+        """Send the worker's process a signal; False if it is dead."""
+        return self.process is not None and self.process.kill(number)
+
+    destroy = kill
+
+    def is_connected(self) -> bool:
+        """Tell whether the channel to the worker is open."""
+        return self._link is not None and self._link.connected
+
+    def is_dead(self) -> bool:
+        """Tell whether the process has ended and was waited for."""
+        ended = self.process
+        return ended is not None and (ended.exitcode, ended.signal_code) != (None, None)
+
+
+class _Shared:
+    """A listening socket and the ids of the workers that have it."""
+
+    def __init__(self, sock: sockets.ListeningSocket) -> None:
+        self.sock = sock
+        self.users: set[int] = set()
+
+
+class PrimaryRole:
+    """What this process does as a primary; `run` is its loop."""
+
+    def __init__(self, events: Emitter, become: Callable[[WorkerRole], None]) -> None:
+        self.events = events
+        self.workers: dict[int, Worker] = {}
+        self._become = become
+        self._links: dict[int, Link] = {}
+        self._shared: dict[tuple[Any, ...], _Shared] = {}
+        self._settings: dict[str, Any] = {}
+        self._later: deque[Callable[[], object]] = deque()
+        self._when_gone: list[Callable[[], object]] = []
+        self._last_id = 0
+        self._failures = 0
+        self._replacing_failed = False
+        self._ending = False
+        self._running = False
+
+    # ---- what the program asks
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Return a view of what setup() has set; empty before its first call."""
+        return MappingProxyType(self._settings)
+
+    def setup(self, **settings: Any) -> None:
+        """Change settings for workers that are forked later; see cluster.setup_primary()."""
+        unknown = sorted(set(settings) - set(SETTINGS))
+        if unknown:
+            raise TypeError(f"no setting {', '.join(unknown)}: there are {', '.join(SETTINGS)}")
+        if settings.get("serialization", "json") not in SERIALIZATIONS:
+            raise ValueError(f"serialization is one of {', '.join(SERIALIZATIONS)}")
+        defaults = {"args": sys.argv[1:], "cwd": None, "serialization": "json"}
+        self._settings = {**defaults, **self._settings, **settings}
+        self._later.append(lambda: self.events.emit("setup", self.settings))
+
+    def fork(self, env: Mapping[str, object] | None) -> Worker:
+        """Fork a worker; see cluster.fork()."""
+        program.require_one()
+        self.setup()
+        worker_id, delay_s = self._last_id + 1, self._delay_s()
+        settings = dict(self._settings)
+
+        def run(channel: Channel) -> int:
+            _forget_asyncio()
+            role = WorkerRole(channel, worker_id, settings["serialization"], self.events)
+            self._become(role)
+            return live(role, env or {}, settings["cwd"], list(settings["args"]), delay_s)
+
+        listeners = [shared.sock for shared in self._shared.values()]
+        close: list[Closable] = [*self._links.values(), *listeners]
+        child = child_process.spawn(run, close=close)
+        self._last_id = worker_id
+        link = Link(child.channel, settings["serialization"])
+        worker = Worker(worker_id, Process(child.pid, link))
+        worker._link = link
+        self.workers[worker_id] = worker
+        self._links[worker_id] = link
+        self._later.append(lambda: self.events.emit("fork", worker))
+        return worker
+
+    def disconnect(self, callback: Callable[[], object] | None) -> None:
+        """Have all workers leave; see cluster.disconnect()."""
+        if callback is not None:
+            self._when_gone.append(callback)
+        for worker in list(self.workers.values()):
+            worker.leave(last=True)
+        self._later.append(self._tell_gone)
+
+    def _delay_s(self) -> float:
+        if not self._replacing_failed:
+            return 0.0
+        return min(BACKOFF_MOST_S, BACKOFF_FIRST_S * 2.0 ** min(self._failures - 1, 16))
+
+    # ---- the loop
+
+    def run(self) -> None:
+        """Tell what happens until no worker is left; see cluster.run()."""
+        if self._running:
+            raise RuntimeError("cluster.run() runs already")
+        self._running = True
+        numbers = [signal.SIGCHLD, *filter(_is_default, (signal.SIGTERM, signal.SIGINT))]
+        pipe = SignalPipe(numbers)
+        try:
+            self._reap()
+            while self._tell_later() or self.workers:
+                self._turn(pipe)
+        finally:
+            self._running = False
+            pipe.close()
+
+    def _tell_later(self) -> bool:
+        while self._later:
+            self._later.popleft()()
+        return False
+
+    def _turn(self, pipe: SignalPipe) -> None:
+        poll = select.poll()
+        poll.register(pipe.fileno(), select.POLLIN)
+        by_fd = {}
+        for worker_id, link in self._links.items():
+            fd = link.channel.fileno()
+            by_fd[fd] = worker_id
+            poll.register(fd, select.POLLIN | (select.POLLOUT if link.wants_write else 0))
+        for fd, _ in poll.poll():
+            if fd in by_fd:
+                self._hear(by_fd[fd])
+        for number in pipe.read():
+            self._signalled(number)
+
+    def _signalled(self, number: int) -> None:
+        if number == signal.SIGCHLD:
+            self._reap()
+        elif self._ending:
+            for worker in self.workers.values():
+                worker.kill(signal.SIGKILL)
+        else:
+            self._ending = True
+            self.disconnect(None)
+
+    def _hear(self, worker_id: int) -> bool:
+        """Take what a worker has said; returns whether there may be more."""
+        link = self._links.get(worker_id)
+        if link is None:
+            return False
+        worker = self.workers[worker_id]
+        link.flush()
+        heard = False
+        for frame, fds in link.receive():
+            heard = True
+            self._heard(worker, frame, fds)
+        if link.channel.eof:
+            self._disconnected(worker)
+        return heard
+
+    def _heard(self, worker: Worker, frame: dict[str, Any], fds: list[int]) -> None:
+        if "user" in frame:
+            message, handle = message_of(frame["user"], fds)
+            worker.emit("message", message, handle)
+            self.events.emit("message", worker, message, handle)
+            return
+        for fd in fds:
+            os.close(fd)
+        match frame:
+            case {"online": _}:
+                worker.state = "online"
+                self._tell(worker, "online")
+            case {"listen": question}:
+                self._bind(worker, **question)
+            case {"listening": where}:
+                worker.state = "listening"
+                worker.listened = True
+                self._failures = 0
+                self._tell(worker, "listening", Address(**where))
+            case {"close": {"key": key}}:
+                self._release(worker.id, tuple(key))
+            case {"leaving": {"now": now}}:
+                worker.leave(last=False, now=now)
+
+    def _tell(self, worker: Worker, event: str, *arguments: object) -> None:
+        worker.emit(event, *arguments)
+        self.events.emit(event, worker, *arguments)
+
+    # ---- listening
+
+    def _bind(self, worker: Worker, key: list[Any], backlog: int, permissions: int | None) -> None:
+        link = self._links[worker.id]
+        try:
+            shared = self._shared.get(tuple(key)) or self._open(key, backlog, permissions)
+        except OSError as error:
+            link.say({"bound": {"errno": error.errno, "text": error.strerror}})
+            return
+        shared.users.add(worker.id)
+        link.say({"bound": {}}, [shared.sock.fileno()])
+
+    def _open(self, key: list[Any], backlog: int, permissions: int | None) -> _Shared:
+        where = sockets.Address(key[0], key[1], _shortest(key[2]), key[3])
+        shared = self._shared[tuple(key)] = _Shared(http.bind_address(where, backlog, permissions))
+        return shared
+
+    def _release(self, worker_id: int, key: tuple[Any, ...]) -> None:
+        shared = self._shared.get(key)
+        if shared is None:
+            return
+        shared.users.discard(worker_id)
+        if not shared.users:
+            del self._shared[key]
+            shared.sock.close()
+
+    # ---- ends
+
+    def _disconnected(self, worker: Worker) -> None:
+        link = self._links.pop(worker.id, None)
+        if link is None:
+            return
+        link.close()
+        for key in list(self._shared):
+            self._release(worker.id, key)
+        worker.state = "disconnected"
+        worker.exited_after_disconnect = bool(worker.exited_after_disconnect)
+        self._tell(worker, "disconnect")
+
+    def _reap(self) -> None:
+        for worker in list(self.workers.values()):
+            assert worker.process is not None
+            pid, status = os.waitpid(worker.process.pid, os.WNOHANG)
+            if pid:
+                self._exited(worker, os.waitstatus_to_exitcode(status))
+
+    def _exited(self, worker: Worker, code: int) -> None:
+        assert worker.process is not None
+        # What it has said before it died comes first.
+        while self._hear(worker.id):
+            pass
+        # A process that it has left behind may still hold its end open.
+        self._disconnected(worker)
+        ended = worker.process
+        ended.exitcode = code if code >= 0 else None
+        ended.signal_code = signal.Signals(-code).name if code < 0 else None
+        never_came_up = code != 0 and not worker.exited_after_disconnect and not worker.listened
+        self._failures = self._failures + 1 if never_came_up else 0
+        worker.state = "dead"
+        del self.workers[worker.id]
+        self._replacing_failed = never_came_up
+        try:
+            self._tell(worker, "exit", ended.exitcode, ended.signal_code)
+        finally:
+            self._replacing_failed = False
+        self._tell_gone()
+
+    def _tell_gone(self) -> None:
+        if self.workers:
+            return
+        callbacks, self._when_gone = self._when_gone, []
+        for callback in callbacks:
+            callback()
+
+
+def _is_default(number: int) -> bool:
+    return signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+
+
+def _shortest(path: str) -> str:
+    """Return the shorter form of a path, since the kernel takes about a hundred bytes."""
+    if not path or path.startswith("@"):
+        return path
+    return min(path, os.path.relpath(path), key=len)
+
+
+def _forget_asyncio() -> None:
+    """Let a forked child begin without its parent's event loop."""
+    asyncio._set_running_loop(None)
+    asyncio.set_event_loop(None)

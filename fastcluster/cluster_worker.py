@@ -1,0 +1,347 @@
+"""The worker's side of a cluster: asks the primary to bind, serves, and leaves when told.
+
+Law: the channel's EOF means that the primary is dead, and then this process ends at once.
+It knows the servers of its own process only, and no other worker.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fastcluster import child_process, http, program, sockets
+from fastcluster.channel import Channel
+from fastcluster.emitter import Emitter
+from fastcluster.link import Link, message_of
+from fastcluster.server import Server
+
+# How often a server that is being closed is asked whether its time is over.
+_DRAIN_POLL_MS = 100
+# What was sent is sent, if the primary takes it at all.
+LAST_WORDS_S = 10.0
+
+
+class OwnProcess:
+    """This process, as Node's `process` in a worker."""
+
+    def __init__(self, role: WorkerRole) -> None:
+        self.pid = os.getpid()
+        self.exitcode: int | None = None
+        self.signal_code: str | None = None
+        self._role = role
+
+    @property
+    def connected(self) -> bool:
+        """Tell whether the primary can be talked to."""
+        return self._role.link.connected
+
+    def disconnect(self) -> None:
+        """Close the channel without a word; the primary sees `disconnect`."""
+        self._role.drop()
+
+
+class OwnWorker(Emitter):
+    """The worker that this process is: `cluster.worker`, with events message and disconnect.
+
+    exited_after_disconnect is None until the worker was told to leave, or asked for it.
+    """
+
+    def __init__(self, role: WorkerRole, worker_id: int) -> None:
+        super().__init__()
+        self._role = role
+        self.id = worker_id
+        self.process = OwnProcess(role)
+        self.state = "online"
+        self.exited_after_disconnect: bool | None = None
+
+    def send(
+        self,
+        message: object,
+        handle: socket.socket | None = None,
+        callback: Callable[[], object] | None = None,
+    ) -> bool:
+        """Send a message, and a socket with it, to the primary.
+
+        False: it waits, so pause; or nobody is there.  callback() is called when it was
+        sent.  Raises TypeError or ValueError if it cannot be written.  (Node: process.send)
+        """
+        sent = self._role.link.send_message(message, handle, callback)
+        if not sent:
+            self._role.wake()
+        return sent
+
+    def disconnect(self) -> OwnWorker:
+        """Close all servers, then the channel; the process ends if nothing else is to do."""
+        if self.exited_after_disconnect is None:
+            self.exited_after_disconnect = True
+            self.state = "disconnecting"
+            self._role.link.say({"leaving": {"now": False}})
+        return self
+
+    def kill(self) -> None:
+        """End this process with code 0, as soon as the primary knows that it is meant."""
+        if not self.is_connected():
+            sys.exit(0)
+        self.exited_after_disconnect = True
+        self.state = "destroying"
+        self._role.link.say({"leaving": {"now": True}})
+
+    destroy = kill
+
+    def is_connected(self) -> bool:
+        """Tell whether the channel to the primary is open."""
+        return self._role.link.connected
+
+    def is_dead(self) -> bool:
+        """Return False: who can ask is alive."""
+        return False
+
+
+class WorkerRole:
+    """What this process does as a worker; `run` is its loop."""
+
+    def __init__(self, channel: Channel, worker_id: int, serialization: str, events: Emitter):
+        self.link = Link(channel, serialization)
+        self.worker = OwnWorker(self, worker_id)
+        self._events = events
+        self._frames: deque[tuple[dict[str, Any], list[int]]] = deque()
+        self._opened: list[http.Server] = []
+        self._servers: list[http.Server] = []
+        self._keys: list[tuple[http.Server | None, sockets.Address, list[Any]]] = []
+        self._leaving = False
+        self._ended = False
+        self._waiting_in: Server | None = None
+
+    # ---- what servers ask
+
+    def bind(self, where: sockets.Address, backlog: int, permissions: int | None) -> socket.socket:
+        """Have the primary bind; raises OSError with the errno that it got."""
+        taken = [key[-1] for _, address, key in self._keys if address == where]
+        index = next(i for i in range(len(taken) + 1) if i not in taken)
+        path = where.path
+        if path and not path.startswith("@"):
+            path = os.path.abspath(path)
+        key = [where.host, where.port, path, where.fd, index]
+        self.link.say({"listen": {"key": key, "backlog": backlog, "permissions": permissions}})
+        answer, fds = self._wait_for("bound")
+        if not fds:
+            raise OSError(answer["errno"], answer["text"])
+        self._keys.append((None, where, key))
+        sock = sockets.ListeningSocket(fileno=fds[0])
+        sock.setblocking(False)
+        return sock
+
+    def opened(self, server: http.Server) -> None:
+        """Take a server that has just begun to listen into the loop."""
+        self._opened.append(server)
+        self.wake()
+        if self._keys and self._keys[-1][0] is None:
+            self._keys[-1] = (server, *self._keys[-1][1:])
+
+    def _wait_for(self, word: str) -> tuple[dict[str, Any], list[int]]:
+        poll = select.poll()
+        while self.link.connected:
+            poll.register(self.link.channel.fileno(), _wanted(self.link))
+            poll.poll()
+            self.link.flush()
+            arrived = list(self.link.receive())
+            found = [frame for frame in arrived if word in frame[0]]
+            self._frames.extend(frame for frame in arrived if word not in frame[0])
+            self.wake()
+            if found:
+                return found[0][0][word], found[0][1]
+        sys.exit(0)
+
+    # ---- the loop
+
+    def run(self) -> None:
+        """Serve until the servers are closed and nobody listens for messages, or told to leave.
+
+        Raises SystemExit when the primary has died.
+        """
+        while not self._ended:
+            self._adopt()
+            self._hear_frames()
+            self._forget_closed()
+            if self._is_over():
+                self._end()
+                return
+            if self._opened or self._frames:
+                continue
+            if len(self._servers) == 1 and not self.link.wants_write and not self._leaving:
+                self._turn_one(self._servers[0])
+            else:
+                self._turn_all()
+
+    def _adopt(self) -> None:
+        opened, self._opened = self._opened, []
+        for server in opened:
+            if not server.listening:
+                continue
+            if self._leaving:
+                server.close()
+                continue
+            server.be_driven()
+            self._servers.append(server)
+            self.worker.state = "listening"
+            self.link.say({"listening": _described(server)})
+
+    def _is_over(self) -> bool:
+        if self._servers or self._opened:
+            return False
+        waits = self.worker.has_listeners("message") or self._events.has_listeners("message")
+        asked = self.worker.exited_after_disconnect is not None
+        return self._leaving or not (waits or asked) or not self.link.connected
+
+    def _turn_one(self, server: http.Server) -> None:
+        """Let the one server wait for us, too, so that a request costs no Python here."""
+        loop = self._waiting_in = server.turns
+        fd = self.link.channel.fileno()
+        loop.watch(fd, self._receive)
+        try:
+            loop.run(-1 if server.listening else _DRAIN_POLL_MS)
+        finally:
+            self._waiting_in = None
+            loop.unwatch(fd)
+
+    def wake(self) -> None:
+        """Come back from the one server's loop: a handler has left us something to do."""
+        if self._waiting_in is not None:
+            self._waiting_in.post(_do_nothing)
+            self._waiting_in = None
+
+    def _turn_all(self) -> None:
+        poll = select.poll()
+        if self.link.connected:
+            poll.register(self.link.channel.fileno(), _wanted(self.link))
+        for server in self._servers:
+            server.turns.turn(0)
+            server.turns.rest()
+            poll.register(server.turns.fileno(), select.POLLIN)
+        poll.poll(_DRAIN_POLL_MS if self._servers else None)
+        if self.link.connected:
+            self.link.flush()
+            self._receive()
+
+    def _forget_closed(self) -> None:
+        for server in [server for server in self._servers if server.is_over()]:
+            self._servers.remove(server)
+            server.shut()
+        for entry in [e for e in self._keys if e[0] is not None and not e[0].listening]:
+            self._keys.remove(entry)
+            self.link.say({"close": {"key": entry[2]}})
+
+    # ---- what the primary says
+
+    def _receive(self) -> None:
+        self._frames.extend(self.link.receive())
+        if self.link.channel.eof and not self._ended:
+            self._hear_frames()
+            self._ended = True
+            self.link.close()
+            self._tell_disconnected()
+            sys.exit(0)
+
+    def _hear_frames(self) -> None:
+        while self._frames:
+            frame, fds = self._frames.popleft()
+            if "user" in frame:
+                message, handle = message_of(frame["user"], fds)
+                self.worker.emit("message", message, handle)
+                self._events.emit("message", self.worker, message, handle)
+                continue
+            for fd in fds:
+                os.close(fd)
+            if "disconnect" in frame:
+                self._leave(**frame["disconnect"])
+
+    def _leave(self, now: bool, last: bool) -> None:
+        self.worker.exited_after_disconnect = True
+        if now:
+            self._end()
+            sys.exit(0)
+        self._leaving = True
+        self.worker.state = "disconnecting"
+        for server in self._servers:
+            server.drain(last)
+
+    def drop(self) -> None:
+        """Close the channel without a word."""
+        self.link.hang_up()
+
+    def _end(self) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        self.link.flush_within(LAST_WORDS_S)
+        self.link.close()
+        self._tell_disconnected()
+
+    def _tell_disconnected(self) -> None:
+        self.worker.state = "disconnected"
+        self.worker.emit("disconnect")
+        self._events.emit("disconnect", self.worker)
+
+
+def _do_nothing() -> None:
+    """Let the loop return."""
+
+
+def live(
+    role: WorkerRole,
+    env: Mapping[str, object],
+    cwd: str | None,
+    args: list[str] | None,
+    delay_s: float,
+) -> int:
+    """Run the main program of this forked process again as a worker; returns its exit code.
+
+    delay_s: how long to wait before that, since a predecessor did not come up.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the primary tells us
+    child_process.accept_signals()
+    os.environ.update({name: str(value) for name, value in env.items()})
+    if cwd is not None:
+        os.chdir(cwd)
+    if args is not None:
+        sys.argv[1:] = args
+    if delay_s > 0 and not _wait(role.link, delay_s):
+        return 0
+    role.link.say({"online": {}})
+    http.drive_by(role)
+    try:
+        program.run_again()
+        role.run()
+    finally:
+        # The program may have left by sys.exit(), or by an error.
+        role.link.flush_within(LAST_WORDS_S)
+    return 0
+
+
+def _wait(link: Link, delay_s: float) -> bool:
+    """Sleep; False as soon as the primary is dead."""
+    poll = select.poll()
+    # Only the end of the channel wakes us: what is said meanwhile is heard later.
+    poll.register(link.channel.fileno(), getattr(select, "POLLRDHUP", select.POLLHUP))
+    return not poll.poll(delay_s * 1000)
+
+
+def _wanted(link: Link) -> int:
+    return select.POLLIN | (select.POLLOUT if link.wants_write else 0)
+
+
+def _described(server: http.Server) -> dict[str, Any]:
+    where = server.address()
+    kind = -1 if where.path else 6 if ":" in where.host else 4
+    return {
+        "address": where.path or where.host,
+        "port": -1 if where.path else where.port,
+        "address_type": kind,
+        "fd": None,
+    }

@@ -1,0 +1,238 @@
+"""What the primary tells: events and their order, ends, messages; all on real processes."""
+
+from pathlib import Path
+
+from cluster_parts import ran
+
+
+def test_events_come_in_order_on_the_worker_first(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            cluster.on("setup", lambda settings: say("setup"))
+            cluster.on("fork", lambda worker: say("fork", worker.state))
+            worker = cluster.fork()
+            say("forked", worker.id, worker.is_connected(), worker.is_dead())
+            for event in ("online", "listening", "disconnect", "exit"):
+                worker.on(event, lambda *a, e=event: say("worker", e))
+                cluster.on(event, lambda w, *a, e=event: say("cluster", e, w.state))
+            cluster.on("listening", lambda worker, address: worker.disconnect())
+        else:
+            http.create_server(lambda request: "x").listen(0)
+        cluster.run()
+        """,
+    )
+    assert said == [
+        ["forked", 1, True, False],
+        ["setup"],
+        ["fork", "none"],
+        ["worker", "online"],
+        ["cluster", "online", "online"],
+        ["worker", "listening"],
+        ["cluster", "listening", "listening"],
+        ["worker", "disconnect"],
+        ["cluster", "disconnect", "disconnected"],
+        ["worker", "exit"],
+        ["cluster", "exit", "dead"],
+    ]
+
+
+def test_an_exit_code_and_a_signal_are_told_apart(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            @cluster.on("exit")
+            def died(worker, code, signal):
+                process = worker.process
+                agrees = (process.exitcode, process.signal_code) == (code, signal)
+                say(code, signal, worker.exited_after_disconnect, agrees, len(cluster.workers))
+                if worker.id == 1:
+                    cluster.fork().on("online", worker_online)
+                elif worker.id == 2:
+                    cluster.fork().on("message", lambda *_: cluster.workers[3].kill())
+                say(worker.kill())
+            def worker_online():
+                cluster.workers[2].kill(signal.SIGKILL)
+            cluster.fork()
+        elif cluster.worker.id == 1:
+            sys.exit(42)
+        elif cluster.worker.id == 2:
+            cluster.worker.on("message", print)
+        else:
+            cluster.worker.send("busy")
+            while True:
+                pass
+        cluster.run()
+        """,
+    )
+    assert said == [
+        [42, None, False, True, 0],
+        [False],
+        [None, "SIGKILL", False, True, 0],
+        [False],
+        [None, "SIGTERM", False, True, 0],
+        [False],
+    ]
+
+
+def test_ten_thousand_messages_both_ways_at_once(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        N = 10_000
+        count = 0
+        def heard(message, handle):
+            global count
+            assert message["n"] == count
+            count += 1
+            if count == N:
+                say("primary" if cluster.is_primary else "worker", count)
+                if cluster.is_worker:
+                    cluster.worker.disconnect()
+        talk = cluster.fork() if cluster.is_primary else cluster.worker
+        talk.on("message", heard)
+        for n in range(N):
+            talk.send({"n": n, "padding": "x" * 100})
+        cluster.run()
+        """,
+    )
+    assert sorted(said) == [["primary", 10_000], ["worker", 10_000]]
+
+
+def test_ten_megabytes_and_a_socket_arrive_together(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            worker = cluster.fork()
+            a, b = socket.socketpair()
+            worker.send("x" * 10_000_000, b)
+            b.close()
+            @worker.on("message")
+            def answered(length, handle):
+                say(length, a.recv(10).decode())
+                worker.disconnect()
+        else:
+            @cluster.worker.on("message")
+            def heard(text, handle):
+                handle.sendall(b"through")
+                cluster.worker.send(len(text))
+        cluster.run()
+        """,
+    )
+    assert said == [[10_000_000, "through"]]
+
+
+def test_messages_that_are_sent_before_an_exit_arrive(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            count = []
+            cluster.on("message", lambda worker, message, handle: count.append(message))
+            cluster.on("exit", lambda worker, code, signal: say(code, len(count)))
+            cluster.fork()
+        else:
+            for n in range(3_000):
+                cluster.worker.send("y" * 1000)
+            sys.exit(7)
+        cluster.run()
+        """,
+    )
+    assert said == [[7, 3000]]
+
+
+def test_disconnect_without_workers_calls_back_later(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        cluster.disconnect(lambda: say("back"))
+        say("first")
+        cluster.run()
+        """,
+    )
+    assert said == [["first"], ["back"]]
+
+
+def test_disconnect_right_after_fork(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            fork = cluster.fork
+            fork(), fork()
+            cluster.on("exit", lambda worker, code, signal: say(code, signal))
+            cluster.disconnect(lambda: say("back", len(cluster.workers)))
+        else:
+            http.create_server(lambda request: "x").listen(0)
+        cluster.run()
+        """,
+    )
+    assert said == [[0, None], [0, None], ["back", 0]]
+
+
+def test_an_accidental_disconnect_ends_the_worker(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            cluster.on("listening", lambda worker, address: worker.process.disconnect())
+            cluster.on("exit", lambda worker, code, signal:
+                say(code, worker.exited_after_disconnect))
+            cluster.fork()
+        else:
+            http.create_server(lambda request: "x").listen(0)
+        cluster.run()
+        """,
+    )
+    assert said == [[0, False]]
+
+
+def test_respawning_a_worker_that_does_not_come_up_slows_down(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            began = time.monotonic()
+            @cluster.on("exit")
+            def died(worker, code, signal):
+                if worker.id < 4:
+                    cluster.fork()
+                else:
+                    say(time.monotonic() - began > 0.7)
+            cluster.fork()
+        else:
+            sys.exit(1)
+        cluster.run()
+        """,
+    )
+    # Three pauses: 0.1, 0.2 and 0.4 seconds.
+    assert said == [[True]]
+
+
+def test_a_thousand_forks_leave_no_zombie_and_no_descriptor(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            before = None
+            @cluster.on("exit")
+            def died(worker, code, signal):
+                global before
+                if before is None:
+                    before = len(os.listdir("/proc/self/fd"))
+                if worker.id < 1000:
+                    cluster.fork()
+                else:
+                    say(len(os.listdir("/proc/self/fd")) - before)
+            cluster.fork()
+            cluster.run()
+            try:
+                os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                say("no child")
+        """,
+    )
+    assert said == [[0], ["no child"]]

@@ -1,0 +1,267 @@
+"""What a worker does: listens through the primary, leaves when told, dies with its primary."""
+
+from pathlib import Path
+
+from cluster_parts import Program, is_gone, ran
+from crew import until
+
+
+def test_port_0_is_the_same_port_for_all_workers(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            seen = []
+            @cluster.on("listening")
+            def listening(worker, address):
+                seen.append(address.port)
+                if len(seen) == 3:
+                    say(address.address, address.address_type, address.fd, len(set(seen)))
+                    say(get(seen[0]))
+                    cluster.disconnect(lambda: say("gone", len(cluster.workers)))
+            for _ in range(3):
+                cluster.fork()
+        else:
+            http.create_server(lambda request: "served").listen(0)
+        cluster.run()
+        """,
+    )
+    assert said == [["127.0.0.1", 4, None, 1], ["served"], ["gone", 0]]
+
+
+def test_a_bind_error_is_an_oserror_in_the_worker_and_can_be_retried(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        import errno
+        if cluster.is_primary:
+            @cluster.on("online")
+            def online(worker):
+                # Made after the fork, so that the worker has no copy of it.
+                global other
+                other = socket.create_server(("127.0.0.1", 0))
+                worker.send(other.getsockname()[1])
+            @cluster.on("message")
+            def message(worker, text, handle):
+                other.close()
+                worker.send(text)
+            @cluster.on("listening")
+            def listening(worker, address):
+                say(get(address.port))
+                worker.disconnect()
+            @cluster.on("exit")
+            def died(worker, code, signal): say(code, signal, worker.exited_after_disconnect)
+            cluster.fork()
+        else:
+            server = http.create_server(lambda request: "at last")
+            @cluster.worker.on("message")
+            def listen(port, handle):
+                try:
+                    server.listen(port)
+                except OSError as error:
+                    say(error.errno == errno.EADDRINUSE)
+                    cluster.worker.send(port)
+        cluster.run()
+        """,
+    )
+    assert said == [[True], ["at last"], [0, None, True]]
+
+
+def test_a_unix_socket_with_a_long_path_is_shared_and_removed(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        deep = os.path.abspath("d" * 110)
+        if cluster.is_primary:
+            os.mkdir(deep)
+            os.chdir(deep)
+            @cluster.on("listening")
+            def listening(worker, address):
+                say(address.address_type, os.path.exists(os.path.join(deep, "s")))
+                worker.disconnect()
+            @cluster.on("exit")
+            def died(worker, code, signal): say(code, os.path.exists(os.path.join(deep, "s")))
+            cluster.fork()
+        else:
+            http.create_server(lambda request: "x").listen(path="s")
+        cluster.run()
+        """,
+    )
+    assert said == [[-1, True], [0, False]]
+
+
+def test_the_second_listen_on_a_port_in_one_worker_fails(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            cluster.fork()
+        else:
+            first = http.create_server(lambda request: "x").listen(0)
+            try:
+                http.create_server(lambda request: "y").listen(first.address().port)
+            except OSError as error:
+                say(error.strerror)
+            first.close()
+        cluster.run()
+        """,
+    )
+    assert "in use" in said[0][0]
+
+
+def test_two_servers_in_one_worker_are_both_served(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            ports = []
+            @cluster.on("listening")
+            def listening(worker, address):
+                ports.append(address.port)
+                if len(ports) == 2:
+                    say(sorted(get(port) for port in ports))
+                    cluster.disconnect()
+            cluster.fork()
+        else:
+            http.create_server(lambda request: "a").listen(0)
+            http.create_server(lambda request: "b").listen(0)
+        cluster.run()
+        """,
+    )
+    assert said == [[["a", "b"]]]
+
+
+def test_a_worker_ends_when_its_only_server_is_closed(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            @cluster.on("listening")
+            def listening(worker, address): say(get(address.port))
+            @cluster.on("exit")
+            def died(worker, code, signal): say(code, worker.exited_after_disconnect)
+            cluster.fork()
+        else:
+            def answer(request):
+                server.close()
+                return "last"
+            server = http.create_server(answer).listen(0)
+        cluster.run()
+        """,
+    )
+    assert said == [["last"], [0, False]]
+
+
+def test_closing_and_listening_again_works_while_another_has_the_port(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            seen = []
+            @cluster.on("listening")
+            def listening(worker, address):
+                seen.append(worker.id)
+                if len(seen) == 2:
+                    cluster.workers[1].send("again")
+                if len(seen) == 3:
+                    say(seen.count(1), seen.count(2), get(address.port))
+                    cluster.disconnect()
+            cluster.fork()
+            cluster.fork()
+        else:
+            server = http.create_server(lambda request: "x").listen(0)
+            def again(*_):
+                server.close()
+                http.create_server(lambda request: "x").listen(0)
+            cluster.worker.on("message", again)
+        cluster.run()
+        """,
+    )
+    assert said == [[2, 1, "x"]]
+
+
+def test_a_primary_that_is_killed_leaves_no_worker(tmp_path: Path) -> None:
+    program = Program(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            seen = []
+            @cluster.on("listening")
+            def listening(worker, address):
+                seen.append(worker.process.pid)
+                if len(seen) == 2:
+                    say(seen)
+            cluster.fork()
+            cluster.fork()
+        else:
+            http.create_server(lambda request: "x").listen(0)
+        cluster.run()
+        """,
+    )
+    [pids] = program.line()
+    program.process.kill()
+    program.process.communicate()
+    until(lambda: all(is_gone(pid) for pid in pids), "the workers' end")
+
+
+def test_an_error_in_the_primary_ends_it_and_all_workers(tmp_path: Path) -> None:
+    program = Program(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            @cluster.on("listening")
+            def listening(worker, address):
+                say(worker.process.pid)
+                raise ValueError("mine")
+            cluster.fork()
+        else:
+            http.create_server(lambda request: "x").listen(0)
+        cluster.run()
+        """,
+    )
+    [pid] = program.line()
+    program.end(code=1)
+    assert "ValueError: mine" in program.err
+    until(lambda: is_gone(pid), "the worker's end")
+
+
+def test_a_worker_that_disconnects_or_kills_itself_has_meant_it(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            @cluster.on("disconnect")
+            def gone(worker): say("disconnect", worker.exited_after_disconnect)
+            @cluster.on("exit")
+            def died(worker, code, signal):
+                say("exit", worker.exited_after_disconnect, code)
+                if worker.id == 1:
+                    cluster.fork({"HOW": "kill"})
+            cluster.fork({"HOW": "disconnect"})
+        else:
+            http.create_server(lambda request: "x").listen(0)
+            getattr(cluster.worker, os.environ["HOW"])()
+        cluster.run()
+        """,
+    )
+    assert said == [["disconnect", True], ["exit", True, 0]] * 2
+
+
+def test_the_disconnect_handler_of_a_worker_chooses_its_exit_code(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            cluster.on("listening", lambda worker, address: worker.disconnect())
+            @cluster.on("disconnect")
+            def gone(worker): say(worker.state, worker.is_connected())
+            @cluster.on("exit")
+            def died(worker, code, signal): say(worker.state, worker.is_dead(), code)
+            cluster.fork()
+        else:
+            cluster.worker.on("disconnect", lambda: sys.exit(42))
+            http.create_server(lambda request: "x").listen(0)
+        cluster.run()
+        """,
+    )
+    assert said == [["disconnected", False], ["dead", True, 42]]
