@@ -343,6 +343,38 @@ commands.add_command(
 )
 
 
+def _run_script(script: str, arguments: tuple[str, ...]) -> int:
+    from fastcluster import cluster, program
+
+    try:
+        program.run_script(script, arguments)
+        cluster.run()
+    except FastclusterError:
+        raise
+    except Exception:
+        # The script's own error, shown as python shows it.
+        import traceback
+
+        traceback.print_exc()
+        return EXIT_UNEXPECTED
+    return EXIT_OK
+
+
+commands.add_command(
+    click.Command(
+        "run",
+        params=[
+            click.Argument(["script"], type=click.UNPROCESSED),
+            click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED),
+        ],
+        callback=_run_script,
+        short_help="Run a script and the cluster it forks.",
+        help="Run a Python script and, at its end, the loop of fastcluster.cluster.",
+        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    )
+)
+
+
 def _with_app(settings: Config) -> Config:
     """Find an application where none was named, or look whether the named one can be."""
     from fastcluster import apps
