@@ -27,6 +27,7 @@ from fastcluster.emitter import Emitter
 __all__ = [
     "Address",
     "Worker",
+    "broadcast",
     "cpu_count",
     "disconnect",
     "emit",
@@ -86,6 +87,16 @@ def disconnect(callback: Callable[[], object] | None = None) -> None:
     (Node: cluster.disconnect)
     """
     _primary("disconnect").disconnect(callback)
+
+
+def broadcast(message: object) -> bool:
+    """Send a message to every worker; False if for one of them it waits or is lost.
+
+    Raises TypeError or ValueError if the message cannot be written.  (Not in Node)
+    """
+    # All are told before any answer is looked at.
+    taken = [member.send(message) for member in _primary("broadcast").workers.values()]
+    return all(taken)
 
 
 def run() -> None:

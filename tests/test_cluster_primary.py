@@ -236,3 +236,21 @@ def test_a_thousand_forks_leave_no_zombie_and_no_descriptor(tmp_path: Path) -> N
         """,
     )
     assert said == [[0], ["no child"]]
+
+
+def test_a_broadcast_reaches_every_worker(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            cluster.fork(), cluster.fork(), cluster.fork()
+            say("taken", cluster.broadcast({"all": 1}))
+        else:
+            @cluster.worker.on("message")
+            def heard(message, handle):
+                say(message)
+                cluster.worker.disconnect()
+        cluster.run()
+        """,
+    )
+    assert said == [["taken", True], [{"all": 1}], [{"all": 1}], [{"all": 1}]]

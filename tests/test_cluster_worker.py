@@ -265,3 +265,52 @@ def test_the_disconnect_handler_of_a_worker_chooses_its_exit_code(tmp_path: Path
         """,
     )
     assert said == [["disconnected", False], ["dead", True, 42]]
+
+
+def test_what_is_under_way_is_served_before_a_worker_leaves(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            @cluster.on("listening")
+            def listening(worker, address):
+                client = socket.create_connection((address.address, address.port), timeout=10)
+                # The first answer shows that the worker has the connection.
+                client.sendall(b"GET / HTTP/1.1\\r\\nHost: h\\r\\n\\r\\nGET / HTTP/1.1\\r\\n")
+                say(client.recv(65536).endswith(b"served"))
+                worker.disconnect()
+                client.sendall(b"Host: h\\r\\n\\r\\n")
+                rest = b""
+                while data := client.recv(65536):
+                    rest += data
+                say(rest.endswith(b"served"), worker.is_dead())
+            cluster.on("exit", lambda worker, code, signal: say(code))
+            cluster.fork()
+        else:
+            http.create_server(lambda request: "served").listen(0)
+        cluster.run()
+        """,
+    )
+    assert said == [[True], [True, False], [0]]
+
+
+def test_an_exclusive_listener_is_the_workers_own(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            ports = set()
+            @cluster.on("listening")
+            def listening(worker, address):
+                ports.add(address.port)
+                say(get(address.port))
+                if len(ports) == 2:
+                    cluster.disconnect(lambda: say("back"))
+            cluster.fork()
+            cluster.fork()
+        else:
+            http.create_server(lambda request: "own").listen(0, exclusive=True)
+        cluster.run()
+        """,
+    )
+    assert said == [["own"], ["own"], ["back"]]
