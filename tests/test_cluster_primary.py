@@ -253,4 +253,6 @@ def test_a_broadcast_reaches_every_worker(tmp_path: Path) -> None:
         cluster.run()
         """,
     )
-    assert said == [["taken", True], [{"all": 1}], [{"all": 1}], [{"all": 1}]]
+    # The workers may speak before the primary does.
+    assert said.count(["taken", True]) == 1
+    assert said.count([{"all": 1}]) == 3
