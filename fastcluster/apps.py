@@ -356,8 +356,8 @@ def interface_of(app: Any) -> str:
     An object of http.create_server is native.  Otherwise the parameters decide:
     those of ASGI 3 and of PEP 3333 by their names, a first one called request
     or req is native's; then three are ASGI's, one is native's, and any two are
-    WSGI's, since PEP 3333 leaves their names open.  Raises AppLoadError for an
-    ASGI 2 application, an asynchronous native handler, and where it cannot be told.
+    WSGI's, since PEP 3333 leaves their names open, or native's if it is asynchronous.
+    Raises AppLoadError for an ASGI 2 application, and where it cannot be told.
     """
     if hasattr(app, NATIVE_MARK):
         return "native"
@@ -376,13 +376,7 @@ def interface_of(app: Any) -> str:
         return "asgi"
     if not shape.names:
         raise AppLoadError(_without_parameters(shape))
-    found = _by_number(first, shape)
-    if found == "native" and shape.is_async:
-        raise AppLoadError(
-            "the application is an asynchronous native handler, which this version cannot serve: "
-            "write it with def"
-        )
-    return found
+    return _by_number(first, shape)
 
 
 def _by_number(first: str, shape: _Shape) -> str:
@@ -390,6 +384,8 @@ def _by_number(first: str, shape: _Shape) -> str:
         return "native"
     if shape.needed == 3:
         return "asgi"
+    if shape.needed == 2 and shape.is_async:
+        return "native"  # PEP 3333 knows no coroutines
     if shape.needed == 2 or (shape.needed == 0 and len(shape.names) == 2):
         return "wsgi"
     if shape.needed == 0:
@@ -436,4 +432,8 @@ def _is_async(app: Any) -> bool:
         return False
     while isinstance(app, functools.partial):
         app = app.func
-    return inspect.iscoroutinefunction(app) or inspect.iscoroutinefunction(type(app).__call__)
+    call = type(app).__call__
+    return any(
+        inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+        for function in (app, call)
+    )

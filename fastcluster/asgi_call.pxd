@@ -2,8 +2,9 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from fastcluster.asgi_runner cimport AsgiRunner, Awaitable, Waiters
+from fastcluster.asgi_runner cimport AsgiRunner
 from fastcluster.exchange cimport Connection, Consumer, Exchange, Service
+from fastcluster.tasks cimport Awaitable, Waiters
 
 
 cdef class HttpCall(Consumer):

@@ -16,11 +16,12 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint32_t
 
-from fastcluster.asgi_runner cimport DONE, AsgiRunner, Awaitable, Waiters
+from fastcluster.asgi_runner cimport AsgiRunner
 from fastcluster.csrc cimport fc_field, fc_loop_refresh, fc_request, fc_request_find, fc_span
 from fastcluster.exchange cimport (
     Connection, Consumer, Exchange, Service, span_of, span_of_bytes,
 )
+from fastcluster.tasks cimport DONE, Awaitable, Waiters
 
 cdef enum:
     WAITING       # for http.response.start
@@ -397,9 +398,7 @@ cdef class HttpCall(Consumer):
         """End the response, or cut it off; the connection goes on with its next request."""
         cdef Exchange exchange = self.exchange
         cdef Connection connection = exchange.connection
-        # No application is called on top of another one's stack.
-        cdef bint later = not connection.corked and self.runner.eager and \
-            connection.io.input.len != 0
+        cdef bint held_back
         if self.phase == COMPLETE:
             return 0
         self.phase = COMPLETE
@@ -412,19 +411,15 @@ cdef class HttpCall(Consumer):
             self.readers = None
         if not connection.corked:
             fc_loop_refresh(&self.service.loop)
-        if later:
-            connection.corked = True
+        held_back = self.runner.hold_back(connection)
         try:
             if whole:
                 exchange.finish()
             else:
                 exchange.fail(500)
         finally:
-            if later:
-                connection.corked = False
-                self.runner.call_soon(Advance.of(connection))
-        if later:
-            connection.flush()
+            if held_back:
+                self.runner.let_go(connection)
         return 0
 
     cdef int fail(self, object error) except -1:
@@ -485,22 +480,6 @@ cdef class Sending(Awaitable):
         if self.call.writers is None:
             self.call.writers = Waiters.__new__(Waiters)
         return self.call.writers.add(self.call.runner)
-
-
-@cython.final
-cdef class Advance:
-    """A call of a connection's advance() that asyncio makes."""
-
-    cdef Connection connection
-
-    @staticmethod
-    cdef Advance of(Connection connection):
-        cdef Advance advance = Advance.__new__(Advance)
-        advance.connection = connection
-        return advance
-
-    def __call__(self):
-        self.connection.advance()
 
 
 @cython.final

@@ -1,64 +1,16 @@
 # asgi_runner.pxd: what the ASGI adapters (http, websocket) have in common: the
-# application, the asyncio loop it runs in, its tasks and its scopes.
+# application and its scopes.
 
 from fastcluster.asgi_scope cimport ScopeMaker
-from fastcluster.exchange cimport Consumer, Exchange, Handler
+from fastcluster.exchange cimport Exchange
+from fastcluster.tasks cimport TaskRunner
 
 
-cdef class AsgiRunner(Handler):
-    """The application and its tasks in one asyncio loop; asgi.AsgiHandler is the whole."""
+cdef class AsgiRunner(TaskRunner):
+    """The application, its tasks and its scopes; asgi.AsgiHandler is the whole."""
 
-    cdef readonly object app
-    cdef readonly object config      # config.Config
-    cdef readonly object loop        # the asyncio loop; None before attach()
-    cdef readonly dict state         # what lifespan startup left, None: there is none
-    cdef readonly set tasks          # those that run, strong references
     cdef ScopeMaker maker
-    cdef object context              # contextvars.Context that every task gets a copy of
-    cdef object make_future
-    cdef object call_soon
-    cdef object task_factory         # loop.create_task where the loop has a factory, else None
-    cdef readonly bint draining      # tasks are being cancelled, since time is over
-    cdef list unflushed              # consumers that flush_soon() was called for
-    cdef bint eager                  # tasks may start at once (Python 3.12 and later)
 
-    # Starts a task for a coroutine, which lets no exception out.  at_once: it
-    # runs until it first waits before this returns, where that is possible.
-    # The task is the caller's to keep: it calls forget(task) when it is over.
-    cdef object start_task(self, object coro, bint at_once)
-    # Holds a running task, so that it is not collected and a drain waits for it.
-    cdef int remember(self, object task) except -1
-    cdef int forget(self, object task) except -1
-    # Has consumer.resume() called after the tasks that are due now: one callback of
-    # the loop for all consumers.
-    cdef int flush_soon(self, Consumer consumer) except -1
     # New scopes, with `state`; a websocket's `subprotocols` are the caller's to set.
     cdef dict http_scope(self, Exchange exchange)
     cdef dict websocket_scope(self, Exchange exchange)
-
-
-# Awaitables, which are coroutines to asyncio (create_task, wait_for) as well.
-cdef class Awaitable:
-    """Something to await, once."""
-
-    cdef object waiting          # iterator of the future it waits for, or None
-
-    # What it is worth, or NotImplemented: not yet.  Called when it is first
-    # awaited, and again when the future of the last wait() is done.
-    cdef object take(self)
-    # A future that is done when take() is worth another try.
-    cdef object wait(self)
-
-
-# What has happened already: awaiting it costs nothing and gives None.
-cdef object DONE
-
-
-# Futures of those that wait for one thing.  Each has its own, since a task that is
-# cancelled cancels what it waits for.
-cdef class Waiters:
-    cdef object first
-    cdef list others
-
-    cdef object add(self, AsgiRunner runner)
-    cdef int wake(self) except -1

@@ -15,7 +15,7 @@ import importlib
 import importlib.util
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 from fastcluster.config import Config
@@ -34,8 +34,10 @@ NO_UVLOOP = (
 
 
 class Runner(Protocol):
-    """What a guest needs of asgi.AsgiHandler."""
+    """What a guest needs of tasks.TaskRunner."""
 
+    @property
+    def speaks_lifespan(self) -> bool: ...
     @property
     def app(self) -> Any: ...
     @property
@@ -59,8 +61,8 @@ class ServerLike(Protocol):
 class Guest:
     """An application's loop and lifespan, and the turns of the server that calls it.
 
-    config: a config.Config, of which `loop` and `lifespan` are used.  Raises AppLoadError if
-    there is no such loop.
+    config: a config.Config, of which `loop` and `lifespan` are used.  loop: the loop to be a
+    guest in, None for a new one.  Raises AppLoadError if there is no such loop.
     """
 
     def __init__(
@@ -69,14 +71,17 @@ class Guest:
         config: Config,
         log: logging.Logger,
         clock: Callable[[], float] = time.monotonic,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self.loop = new_loop(config.loop, log)
+        self.loop = loop if loop is not None else new_loop(config.loop, log)
         self._runner = runner
-        self._lifespan = Lifespan(runner.app, config.lifespan, log)
+        mode = config.lifespan if runner.speaks_lifespan else "off"
+        self._lifespan = Lifespan(runner.app, mode, log)
         self._log = log
         self._clock = clock
         self._end_begun: asyncio.Future[None] = self.loop.create_future()
         self._turned = asyncio.Event()
+        self._hastened = asyncio.Event()
 
     # ---- the beginning
 
@@ -93,7 +98,7 @@ class Guest:
         told: asyncio.Future[None] = self.loop.create_future()
         for fd, is_told in watched.items():
             self.loop.add_reader(fd, _note, told, is_told)
-        startup = self.loop.create_task(self._lifespan.startup())
+        startup = self.loop.create_task(self.starting())
         await asyncio.wait({startup, told}, return_when=asyncio.FIRST_COMPLETED)
         for fd in watched:
             self.loop.remove_reader(fd)
@@ -103,8 +108,12 @@ class Guest:
             await self._lifespan.shutdown(CLEANUP_S)
             return False
         startup.result()
-        self._runner.attach(self.loop, self._lifespan.state)
         return True
+
+    async def starting(self) -> None:
+        """Be start_up() inside of the loop, without anybody who could say to leave."""
+        await self._lifespan.startup()
+        self._runner.attach(self.loop, self._lifespan.state)
 
     # ---- the middle
 
@@ -117,20 +126,45 @@ class Guest:
         begin_end() on, the application's shutdown and all.  What a turn raises passes
         through.
         """
-        self.loop.run_until_complete(self._drive(server, after_turn, graceful_s))
+        self.loop.run_until_complete(self.driving(server, after_turn, graceful_s))
 
-    async def _drive(
+    async def driving(
         self, server: ServerLike, after_turn: Callable[[], object], graceful_s: float
     ) -> None:
+        """Be drive() inside of the loop.
+
+        Cancelled, it waits for no request any more, and raises CancelledError once those
+        that run were cancelled and the application has shut down.
+        """
         self.loop.add_reader(server.fileno(), self._turn, server, after_turn)
         self._turn(server, after_turn)
-        await self._end_begun
-        until_s = self._clock() + graceful_s
-        kept_s = min(CLEANUP_S, graceful_s * CLEANUP_PART)
-        await self._finish(server, until_s - kept_s)
-        await self._cancel(until_s - kept_s / 2)
-        await self._lifespan.shutdown(max(kept_s / 2, until_s - self._clock()))
-        self.loop.remove_reader(server.fileno())
+        try:
+            await self._end_begun
+            until_s = self._clock() + graceful_s
+            kept_s = min(CLEANUP_S, graceful_s * CLEANUP_PART)
+            await self._until_hastened(self._finish(server, until_s - kept_s))
+            if self._hastened.is_set():
+                until_s, kept_s = self._clock() + CLEANUP_S, CLEANUP_S
+            await self._cancel(until_s - kept_s / 2)
+            await self._lifespan.shutdown(max(kept_s / 2, until_s - self._clock()))
+        except asyncio.CancelledError:
+            await self._cancel(self._clock() + CLEANUP_S / 2)
+            await self._lifespan.shutdown(CLEANUP_S / 2)
+            raise
+        finally:
+            self.loop.remove_reader(server.fileno())
+
+    async def _until_hastened(self, finishing: Coroutine[Any, Any, None]) -> None:
+        """Wait for the end of it, but not once somebody is in a hurry."""
+        tasks = [self.loop.create_task(finishing), self.loop.create_task(self._hastened.wait())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        if not tasks[0].cancelled():
+            tasks[0].result()
 
     def _turn(self, server: ServerLike, after_turn: Callable[[], object]) -> None:
         try:
@@ -152,6 +186,11 @@ class Guest:
         """Hear that the server drains; may be repeated."""
         if not self._end_begun.done():
             self._end_begun.set_result(None)
+
+    def hasten(self) -> None:
+        """Give what still runs no more time than it takes to clean up."""
+        self._hastened.set()
+        self.begin_end()
 
     async def _finish(self, server: ServerLike, until_s: float) -> None:
         """Wait until nothing is left to do, or until the time is over."""

@@ -21,21 +21,27 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 from fastcluster import log, sockets
+from fastcluster.adapters import native_handler_for
 from fastcluster.child_process import SignalPipe
 from fastcluster.config import Config
 from fastcluster.errors import BindError
 from fastcluster.fields import BadRequest, Headers, MultiDict
 from fastcluster.multipart import Upload
-from fastcluster.native import NativeHandler
 from fastcluster.request import Request
 from fastcluster.response import Response
 from fastcluster.server import Server as _Loop
 
+if TYPE_CHECKING:
+    from fastcluster.guest import Guest
+    from fastcluster.native_async import AsyncRequest, AsyncResponse
+
 __all__ = [
     "Address",
+    "AsyncRequest",
+    "AsyncResponse",
     "BadRequest",
     "Handler",
     "Headers",
@@ -52,7 +58,21 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # What a server asks in a cluster's worker, where the primary binds and one loop drives all.
 _cluster: Driver | None = None
 
-Handler: TypeAlias = Callable[[Request], object] | Callable[[Request, Response], object]
+Handler: TypeAlias = (
+    Callable[[Request], object]
+    | Callable[[Request, Response], object]
+    | Callable[["AsyncRequest"], object]
+    | Callable[["AsyncRequest", "AsyncResponse"], object]
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import what async handlers are given; asyncio takes megabytes, which others save."""
+    if name in ("AsyncRequest", "AsyncResponse"):
+        from fastcluster import native_async
+
+        return getattr(native_async, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 class Driver(Protocol):
@@ -81,7 +101,7 @@ class Address(NamedTuple):
 
 
 def create_server(handler: Handler, config: Config | None = None, **options: Any) -> Server:
-    """Return a server for handler(request) or handler(request, response).
+    """Return a server for handler(request) or handler(request, response), async or not.
 
     options are fields of Config, such as timeout_keep_alive_s=5; they change
     config.  Nothing is opened before listen().  Raises AppLoadError if the
@@ -103,12 +123,13 @@ class Server:
     def __init__(self, handler: Handler, config: Config) -> None:
         self.__fastcluster_handler__ = handler
         self.config = config
-        self._native = NativeHandler(handler, config)
+        self._native = native_handler_for(handler, config)
         self._socket: sockets.ListeningSocket | None = None
         self._loop: _Loop | None = None
         self._access: log.AccessLog | None = None
         self._announcements: list[Callable[[], object]] = []
         self._serving = False
+        self._guest: Guest | None = None  # while an async handler is served
         self._stop_at: float | None = None  # on the monotonic clock, once it drains
 
     @property
@@ -181,13 +202,30 @@ class Server:
             log.set_up(self.config.log_level, "server")
         self._serving = True
         try:
-            with _stop_signals(loop, self._stop):
+            with _stop_signals(loop, self._stop, hasattr(self._native, "attach")):
+                if hasattr(self._native, "attach"):
+                    self._drive_guest(loop, self._native)
+                    return
                 self._announce()
                 while not self._is_over(loop):
                     loop.turn(self._patience_ms())
         finally:
             self._serving = False
             self._shut()
+
+    def _drive_guest(self, loop: _Loop, runner: Any) -> None:
+        # asyncio takes megabytes, which programs without it save.
+        from fastcluster.guest import Guest
+
+        guest = Guest(runner, self.config, logging.getLogger(log.NAME))
+        try:
+            guest.start_up({})
+            self._guest = guest
+            self._announce()
+            guest.drive(loop, _do_nothing, self.config.timeout_graceful_s)
+        finally:
+            self._guest = None
+            guest.close()
 
     run = serve_forever
 
@@ -243,6 +281,8 @@ class Server:
             self._drain()
         else:
             self._stop_at = 0.0
+            if self._guest is not None:
+                self._guest.hasten()
 
     def _drain(self, last: bool | None = None) -> None:
         if self._stop_at is not None or self._loop is None or self._socket is None:
@@ -252,6 +292,8 @@ class Server:
         self._loop.drain(_cluster is None if last is None else last)
         self._socket.close()
         self._socket = None
+        if self._guest is not None:
+            self._guest.begin_end()
 
     def _is_over(self, loop: _Loop) -> bool:
         return loop.drained or (self._stop_at is not None and time.monotonic() >= self._stop_at)
@@ -274,6 +316,10 @@ class Server:
             access.close()
 
 
+def _do_nothing() -> None:
+    """Have nothing to do after a turn."""
+
+
 def bind_address(
     where: sockets.Address, backlog: int, permissions: int | None
 ) -> sockets.ListeningSocket:
@@ -289,12 +335,17 @@ def bind_address(
 
 
 @contextlib.contextmanager
-def _stop_signals(loop: _Loop, stop: Callable[[], None]) -> Iterator[None]:
-    """Have stop() called by the loop for each SIGTERM and SIGINT while inside."""
+def _stop_signals(loop: _Loop, stop: Callable[[], None], by_hand: bool) -> Iterator[None]:
+    """Have stop() called by the loop for each SIGTERM and SIGINT while inside.
+
+    by_hand: an asyncio loop runs meanwhile, see SignalPipe.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     pipe = SignalPipe(STOP_SIGNALS)
+    if by_hand:
+        pipe.tell_by_hand()
 
     def heard() -> None:
         for number in pipe.read():

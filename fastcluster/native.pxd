@@ -11,19 +11,11 @@ cdef class NativeHandler(Handler):
 
     cdef readonly object app
     cdef bint gives_response         # the handler takes (request, response)
-    cdef bint shows_errors           # development: the traceback is the answer
     cdef size_t memory_bytes         # of a body, above it lies on disk
 
     cdef int run(self, Exchange exchange, Request request) except -1
     cdef int call(self, Exchange exchange, Request request) except -1
     cdef int call_with_response(self, Exchange exchange, Request request) except -1
-    cdef int answer(self, Exchange exchange, Request request, object result) except -1
-    cdef int answer_tuple(self, Exchange exchange, Request request, tuple result) except -1
-    cdef int send(self, Exchange exchange, Request request, int status, object reason,
-                  object headers, object body) except -1
-    cdef int stream(self, Exchange exchange, Request request, int status, object reason,
-                    object headers, object body) except -1
-    cdef int failed(self, Exchange exchange, Service service, str line, object error) except -1
 
 
 cdef class Gather(Consumer):
@@ -39,7 +31,6 @@ cdef class Gather(Consumer):
 cdef class Stream(Consumer):
     """Sends the blocks of an iterator as the client takes them."""
 
-    cdef NativeHandler handler
     cdef Service service
     cdef Exchange exchange           # None once it is lost
     cdef object source               # what the handler returned; None once closed
@@ -51,7 +42,16 @@ cdef class Stream(Consumer):
     cdef bint head_sent
     cdef bint active                 # run() is on the stack
 
+    cdef int begin(self) except -1
     cdef int run(self) except -1
     cdef bint pump(self) except -1
     cdef int put(self, object block) except -1
+    cdef int put_empty(self) except -1
     cdef int close(self) except -1
+
+
+# Sends what a handler returned.  Returns a body that is to be streamed, not begun;
+# None: all is sent.
+cdef Stream answer(Exchange exchange, Request request, object result)
+# Logs a handler's exception, once, and makes it an answer or a close.
+cdef int failed(Exchange exchange, Service service, str line, object error) except -1

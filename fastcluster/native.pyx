@@ -5,7 +5,8 @@
 # is sent block by block as the client takes it.  A user's exception ends here:
 # it is logged once, and becomes a 500, or a broken connection when the head is
 # sent already.  What stands in requests and responses is the affair of
-# request.pyx and response.pyx.
+# request.pyx and response.pyx; `async def` handlers are native_async.pyx's, which
+# answers and fails by the functions of this file.
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -19,6 +20,7 @@ from fastcluster.request cimport Request, new_request
 from fastcluster.response cimport Response, begin_head, body_span, has_type, new_response
 from fastcluster.spool cimport Spool, new_spool
 
+import functools
 import inspect
 import json
 import traceback
@@ -55,15 +57,11 @@ def required_arguments(handler, /):
 
     It is the number of positional parameters without a default, looked at once,
     when the handler is loaded.  Raises AppLoadError for anything that cannot be
-    called that way, and for `async def`.
+    called that way.
     """
     name = getattr(handler, "__qualname__", None) or repr(handler)
     if not callable(handler):
         raise AppLoadError(f"{name} is no handler: it cannot be called")
-    if is_async(handler):
-        raise AppLoadError(
-            f"{name} is an async handler: those need an asyncio loop and are not served yet; "
-            "write it with def")
     try:
         parameters = inspect.signature(handler).parameters.values()
     except (TypeError, ValueError):
@@ -88,6 +86,9 @@ def required_arguments(handler, /):
 
 def is_async(handler, /):
     """Return True for what would return a coroutine or an asynchronous generator."""
+    handler = getattr(handler, "__fastcluster_handler__", handler)
+    while isinstance(handler, functools.partial):
+        handler = handler.func
     for function in (handler, getattr(handler, "__call__", None)):
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             return True
@@ -105,8 +106,10 @@ cdef class NativeHandler(Handler):
 
     def __init__(self, app, config):
         self.app = getattr(app, "__fastcluster_handler__", app)
+        if is_async(self.app):
+            raise AppLoadError(
+                f"{self.app!r} is an async handler: it runs in an AsyncNativeHandler")
         self.gives_response = required_arguments(self.app) == 2
-        self.shows_errors = config.env == "development"
         self.memory_bytes = config.body_memory_bytes
 
     cdef int begin(self, Exchange exchange) except -1:
@@ -133,7 +136,7 @@ cdef class NativeHandler(Handler):
                 self.call(exchange, request)
         except Exception as error:
             request.detach()  # the traceback's frames hold it, and may be kept
-            self.failed(exchange, service, request.line(), error)
+            failed(exchange, service, request.line(), error)
         except:
             request.detach()
             raise
@@ -141,9 +144,14 @@ cdef class NativeHandler(Handler):
 
     cdef int call(self, Exchange exchange, Request request) except -1:
         cdef object result = self.app(request)
+        cdef Stream stream
         if Py_REFCNT(request) > 1:
             request.detach()
-        return self.answer(exchange, request, result)
+        stream = answer(exchange, request, result)
+        if stream is None:
+            return 0
+        exchange.collect(stream)
+        return stream.begin()
 
     cdef int call_with_response(self, Exchange exchange, Request request) except -1:
         cdef Response response = new_response(exchange)
@@ -163,90 +171,95 @@ cdef class NativeHandler(Handler):
             response.part()
         return 0
 
-    # ---- answers
 
-    cdef int answer(self, Exchange exchange, Request request, object result) except -1:
-        cdef Response response
-        if isinstance(result, tuple):
-            return self.answer_tuple(exchange, request, result)
-        if isinstance(result, Response):
-            response = result
-            if response.is_bound:
-                raise TypeError("the handler returned the Response of another request")
-            headers = None
-            if response.fields is not None:
-                headers = [(entry[1], entry[2]) for entry in response.fields]
-            return self.send(exchange, request, response.status, response.reason, headers,
-                             response.body)
-        return self.send(exchange, request, 204 if result is None else 200, None, None, result)
+# ---- answers
 
-    cdef int answer_tuple(self, Exchange exchange, Request request, tuple result) except -1:
-        cdef Py_ssize_t n = len(result)
-        if not (2 <= n <= 3 and isinstance(result[0], int)):
-            raise TypeError(
-                "a tuple that a handler returns is (status, body) or (status, headers, body), "
-                f"not {result!r:.100}")
-        return self.send(exchange, request, result[0], None, result[1] if n == 3 else None,
-                         result[n - 1])
+cdef Stream answer(Exchange exchange, Request request, object result):
+    """Send what a handler returned; a body that is to be streamed is left to the caller."""
+    cdef Response response
+    if isinstance(result, tuple):
+        return answer_tuple(exchange, request, result)
+    if isinstance(result, Response):
+        response = result
+        if response.is_bound:
+            raise TypeError("the handler returned the Response of another request")
+        headers = None
+        if response.fields is not None:
+            headers = [(entry[1], entry[2]) for entry in response.fields]
+        return send(exchange, request, response.status, response.reason, headers,
+                    response.body)
+    return send(exchange, request, 204 if result is None else 200, None, None, result)
 
-    cdef int send(self, Exchange exchange, Request request, int status, object reason,
-                  object headers, object body) except -1:
-        cdef fc_span span = span_of(NULL, 0)
-        cdef fc_span kind = kind_of(body)
-        cdef object owner = body_span(body, &span)
-        if owner is None and body is not None:
-            if not isinstance(body, (dict, list)):
-                return self.stream(exchange, request, status, reason, headers, body)
-            owner = body_span(encode_json(body), &span)
-            kind = span_of(b"application/json", 16)
-        begin_head(exchange, status, reason, headers)
-        if span.len != 0 and not has_type(exchange):
-            exchange.field(span_of(b"Content-Type", 12), kind)
-        exchange.send_head(<int64_t>span.len)
-        if span.len != 0:
-            exchange.write(span.ptr, span.len, owner)
-        return exchange.finish()
 
-    cdef int stream(self, Exchange exchange, Request request, int status, object reason,
-                    object headers, object body) except -1:
-        cdef Stream stream = Stream.__new__(Stream)
-        stream.blocks = blocks_of(body)
-        stream.source = body
-        stream.handler = self
-        stream.service = exchange.connection.service
-        stream.exchange = exchange
-        stream.status = status
-        stream.reason = reason
-        stream.headers = headers
-        stream.line = request.line()
-        exchange.collect(stream)
-        return stream.run()
+cdef Stream answer_tuple(Exchange exchange, Request request, tuple result):
+    cdef Py_ssize_t n = len(result)
+    if not (2 <= n <= 3 and isinstance(result[0], int)):
+        raise TypeError(
+            "a tuple that a handler returns is (status, body) or (status, headers, body), "
+            f"not {result!r:.100}")
+    return send(exchange, request, result[0], None, result[1] if n == 3 else None,
+                result[n - 1])
 
-    # ---- failures
 
-    cdef int failed(self, Exchange exchange, Service service, str line, object error) except -1:
-        """Log a user's exception, once, and make it an answer or a close."""
-        cdef Connection connection = exchange.connection
-        if isinstance(error, (BrokenPipeError, TimeoutError)):
-            if connection is None or connection.broken:
-                service.log.debug("%s: the client went before the response was whole", line)
-                return 0
-        if isinstance(error, BadRequest) and is_unanswered(exchange):
-            service.log.info("%s: refused with %d: %s", line, error.status, error)
-            return send_page(exchange, error.status, f"{error}\n")
-        trace = trace_of(error)
-        service.log.error("%s: the handler failed", line, exc_info=(type(error), error, trace))
-        if self.shows_errors and is_unanswered(exchange):
-            lines = traceback.format_exception(type(error), error, trace)
-            return send_page(exchange, 500, "".join(lines))
-        return exchange.fail(500)
+cdef Stream send(Exchange exchange, Request request, int status, object reason, object headers,
+                 object body):
+    cdef fc_span span = span_of(NULL, 0)
+    cdef fc_span kind = kind_of(body)
+    cdef object owner = body_span(body, &span)
+    if owner is None and body is not None:
+        if not isinstance(body, (dict, list)):
+            return new_stream(exchange, request, status, reason, headers, body)
+        owner = body_span(encode_json(body), &span)
+        kind = span_of(b"application/json", 16)
+    begin_head(exchange, status, reason, headers)
+    if span.len != 0 and not has_type(exchange):
+        exchange.field(span_of(b"Content-Type", 12), kind)
+    exchange.send_head(<int64_t>span.len)
+    if span.len != 0:
+        exchange.write(span.ptr, span.len, owner)
+    exchange.finish()
+    return None
+
+
+cdef Stream new_stream(Exchange exchange, Request request, int status, object reason,
+                       object headers, object body):
+    cdef Stream stream = Stream.__new__(Stream)
+    check_is_stream(body)
+    stream.source = body
+    stream.service = exchange.connection.service
+    stream.exchange = exchange
+    stream.status = status
+    stream.reason = reason
+    stream.headers = headers
+    stream.line = request.line()
+    return stream
+
+
+# ---- failures
+
+cdef int failed(Exchange exchange, Service service, str line, object error) except -1:
+    """Log a user's exception, once, and make it an answer or a close."""
+    cdef Connection connection = exchange.connection
+    if isinstance(error, (BrokenPipeError, TimeoutError)):
+        if connection is None or connection.broken:
+            service.log.debug("%s: the client went before the response was whole", line)
+            return 0
+    if isinstance(error, BadRequest) and is_unanswered(exchange):
+        service.log.info("%s: refused with %d: %s", line, error.status, error)
+        return send_page(exchange, error.status, f"{error}\n")
+    trace = trace_of(error)
+    service.log.error("%s: the handler failed", line, exc_info=(type(error), error, trace))
+    if service.config.env == "development" and is_unanswered(exchange):
+        lines = traceback.format_exception(type(error), error, trace)
+        return send_page(exchange, 500, "".join(lines))
+    return exchange.fail(500)
 
 
 cdef object trace_of(object error):
     """The traceback without our own frames, which say nothing to the handler's author."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None and \
-            trace.tb_frame.f_code.co_filename.endswith("native.pyx"):
+            trace.tb_frame.f_code.co_filename.endswith(("native.pyx", "native_async.pyx")):
         trace = trace.tb_next
     return trace
 
@@ -260,22 +273,22 @@ cdef int send_page(Exchange exchange, int status, str text) except -1:
     return exchange.finish()
 
 
-cdef object blocks_of(object body):
-    """Return the iterator of a body that is to be streamed."""
+cdef int check_is_stream(object body) except -1:
+    """Refuse what is no body at all before a response is begun with it."""
     check_no_coroutine(body)
-    if not hasattr(body, "__iter__"):
+    if not hasattr(body, "__iter__") and not hasattr(body, "__aiter__"):
         raise TypeError(
             f"the handler returned {body!r:.100}; a body is bytes, str, dict, list, None or an "
             "iterator of bytes or str, alone, in a Response, or in a tuple after the status")
-    return iter(body)
+    return 0
 
 
 cdef int check_no_coroutine(object result) except -1:
     if result is not None and inspect.iscoroutine(result):
         result.close()
         raise TypeError(
-            "the handler returned a coroutine: async handlers are not served yet; write it with "
-            "def")
+            "the handler returned a coroutine and is no async handler itself: write it with "
+            "async def and await there")
     return 0
 
 
@@ -336,6 +349,13 @@ cdef inline Py_ssize_t len_of(bytes text) noexcept:
 @cython.no_gc
 @cython.final
 cdef class Stream(Consumer):
+    cdef int begin(self) except -1:
+        """Send it by turns of the server, block by block."""
+        if not hasattr(self.source, "__iter__"):
+            raise TypeError("an asynchronous iterator needs an async handler: write async def")
+        self.blocks = iter(self.source)
+        return self.run()
+
     cdef int run(self) except -1:
         """Send until the end, or until the client or the others have their turn."""
         cdef Exchange exchange = self.exchange
@@ -349,7 +369,7 @@ cdef class Stream(Consumer):
                     exchange.finish()
         except Exception as error:
             self.close()
-            self.handler.failed(exchange, self.service, self.line, error)
+            failed(exchange, self.service, self.line, error)
         except:
             self.close()
             raise
@@ -376,10 +396,16 @@ cdef class Stream(Consumer):
             if n == BLOCKS_A_TURN:
                 self.service.resume_later(self)
                 return False
-        if self.exchange is not None and not self.head_sent:
-            begin_head(exchange, self.status, self.reason, self.headers)
-            exchange.send_head(0)
+        if self.exchange is not None:
+            self.put_empty()
         return True
+
+    cdef int put_empty(self) except -1:
+        """The end has come: a body of no blocks still has a head."""
+        if self.head_sent:
+            return 0
+        begin_head(self.exchange, self.status, self.reason, self.headers)
+        return self.exchange.send_head(0)
 
     cdef int put(self, object block) except -1:
         cdef Exchange exchange = self.exchange

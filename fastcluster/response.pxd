@@ -20,6 +20,7 @@ cdef class Response:
 
     cdef Exchange live(self, str doing)
     cdef int changeable(self, str doing) except -1
+    cdef object merged(self, object headers)
     cdef int make_head(self, int status, object reason, object headers) except -1
     cdef int send_head(self, int64_t length) except -1
     cdef int finish(self) except -1
@@ -31,11 +32,15 @@ cdef class Response:
 
 # The Response of an exchange that is not answered yet.
 cdef Response new_response(Exchange exchange)
+# What a handler is told of a piece of a body that is none.
+cdef object chunk_error(str doing, object chunk)
 # Begins the head in exchange: the status line and the given fields.  headers: a
 # mapping, pairs, or None; values are str, bytes, int, or a list of those.
 cdef int begin_head(Exchange exchange, int status, object reason, object headers) except -1
 # Points span at a body's or chunk's bytes and returns what keeps them alive; None
 # for what is neither str nor bytes-like.
 cdef object body_span(object body, fc_span *span)
+# Pairs, of a mapping or of what is pairs already.
+cdef object pairs_of(object headers)
 # True if the head that was begun names its Content-Type.
 cdef bint has_type(Exchange exchange)

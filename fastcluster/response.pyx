@@ -320,17 +320,17 @@ cdef class Response:
         if i >= 0:
             del self.fields[i]
 
+    cdef object merged(self, object headers):
+        """The given fields, and those of set_header() that they do not replace."""
+        if self.fields is None:
+            return headers
+        given = list(pairs_of(headers)) if headers is not None else []
+        named = {lower_name(pair[0]) for pair in given}
+        return [(entry[1], entry[2]) for entry in self.fields if entry[0] not in named] + given
+
     cdef int make_head(self, int status, object reason, object headers) except -1:
         cdef Exchange exchange = self.exchange
-        if self.fields is None:
-            begin_head(exchange, status, reason, headers)
-        else:
-            if headers is None:
-                headers = ()
-            given = list(pairs_of(headers))
-            named = {lower_name(pair[0]) for pair in given}
-            kept = [(entry[1], entry[2]) for entry in self.fields if entry[0] not in named]
-            begin_head(exchange, status, reason, kept + given)
+        begin_head(exchange, status, reason, self.merged(headers))
         self.status = status
         self.reason = reason
         self.head_made = True

@@ -1,7 +1,8 @@
 # websocket.pxd: the map of websocket.pyx, for asgi.pyx.
 
-from fastcluster.asgi_runner cimport AsgiRunner, Waiters
+from fastcluster.asgi_runner cimport AsgiRunner
 from fastcluster.exchange cimport Exchange
+from fastcluster.tasks cimport Waiters
 from fastcluster.websocket_handshake cimport Handshake
 from fastcluster.websocket_link cimport Link
 

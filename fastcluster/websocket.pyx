@@ -13,9 +13,10 @@ from collections import deque
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
-from fastcluster.asgi_runner cimport DONE, AsgiRunner, Awaitable, Waiters
+from fastcluster.asgi_runner cimport AsgiRunner
 from fastcluster.csrc cimport FC_WS_BINARY, FC_WS_TEXT, fc_loop_refresh, fc_ws_may_send_code
 from fastcluster.exchange cimport Connection, Exchange, span_of
+from fastcluster.tasks cimport DONE, Awaitable, Waiters
 from fastcluster.websocket_handshake cimport Handshake, put_fields, read_handshake
 from fastcluster.websocket_link cimport (
     CLOSED, CLOSING, CONNECTING, DENYING, OPEN, Link, drain_code,

@@ -2,10 +2,11 @@
 
 from libc.stdint cimport uint8_t
 
-from fastcluster.asgi_runner cimport AsgiRunner, Waiters
+from fastcluster.asgi_runner cimport AsgiRunner
 from fastcluster.csrc cimport fc_buf
 from fastcluster.deflate cimport Deflate
 from fastcluster.exchange cimport Consumer, Exchange, Service
+from fastcluster.tasks cimport Waiters
 from fastcluster.websocket_frames cimport Reader
 
 

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastcluster import apps
+from fastcluster.adapters import handler_for
 from fastcluster.channel import Channel
 from fastcluster.child_process import SignalPipe, accept_signals, leave_within
 from fastcluster.config import Config
@@ -141,20 +142,7 @@ def make_handler(config: Config) -> Handler:
     if config.app is None:
         raise AppLoadError("no application was named: say which one, as module:name")
     app = apps.load(config.app, config.app_dir, config.factory)
-    interface = config.interface
-    if interface == "auto":
-        interface = apps.interface_of(app)
-    if interface == "asgi":
-        from fastcluster.asgi import AsgiHandler
-
-        return AsgiHandler(app, config)
-    if interface == "wsgi":
-        from fastcluster.wsgi import WsgiHandler
-
-        return WsgiHandler(app, config)
-    from fastcluster.native import NativeHandler
-
-    return NativeHandler(app, config)
+    return handler_for(app, config)
 
 
 def make_guest(handler: Handler, config: Config, log: logging.Logger) -> Guest | None:

@@ -433,10 +433,29 @@ def test_an_async_wrapper_of_anything_is_asgi() -> None:
 async def asynchronous(request: Any) -> Any: ...
 
 
+async def asynchronous_of_two(anything: Any, answer: Any) -> Any: ...
+
+
+async def asynchronous_generator(request: Any) -> Any:
+    yield b""
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        asynchronous,
+        asynchronous_of_two,
+        asynchronous_generator,
+        functools.partial(asynchronous_of_two, answer=1),
+    ],
+)
+def test_an_async_function_of_one_or_two_is_native(app: Any) -> None:
+    assert apps.interface_of(app) == "native"
+
+
 UNRECOGNISED = [
     (Asgi2, "made for ASGI 2, which calls it twice: wrap it with asgiref"),
     (lambda scope: None, "made for ASGI 2"),
-    (asynchronous, "an asynchronous native handler, which this version cannot serve: write it wi"),
     (lambda: None, "takes no arguments: if it is a factory, add --factory"),
     (with_blind_log(wsgi), "cannot be seen how the application is called: say it with --interface"),
     (lambda a, b, c, d: None, "needs 4 arguments"),

@@ -40,6 +40,7 @@ LAYERS = {
     "asgi_scope": 30,
     "websocket_frames": 30,
     "websocket_handshake": 30,
+    "tasks": 30,
     "asgi_runner": 31,
     "websocket_link": 32,
     "asgi_call": 33,
@@ -51,6 +52,8 @@ LAYERS = {
     "child_process": 32,
     "wsgi_pool": 32,
     "native": 35,
+    "native_async": 36,
+    "adapters": 38,
     "wsgi": 35,
     "primary": 40,
     "http": 40,
@@ -61,6 +64,7 @@ LAYERS = {
     "cluster_primary": 47,
     "cluster": 50,
     "worker": 40,
+    "embedded": 45,
     "cli": 60,
     "__main__": 70,
 }
@@ -71,12 +75,14 @@ BYTES = (
     {name for name, layer in LAYERS.items() if layer >= 20}
     - PROCESSES
     - {
+        "adapters",
         "cli",
         "cluster",
         "cluster_primary",
         "cluster_worker",
         "config",
         "emitter",
+        "embedded",
         "guest",
         "http",
         "lifespan",

@@ -439,3 +439,16 @@ def _curl(handler: Callable[..., Any], command: str) -> str:
     head = f"{'POST' if body else 'GET'} {found['path'] or '/'} HTTP/1.1\r\nHost: h\r\n{fields}\r\n"
     with wire(NativeHandler, handler) as site:
         return site.request((head + body).encode()).body.decode()
+
+
+def test_sync_programs_do_not_pay_for_asyncio() -> None:
+    code = "import sys; from fastcluster import http; print('asyncio' in sys.modules); "
+    code += "print(http.AsyncRequest, http.AsyncResponse)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert told.stdout.split() == [
+        "False",
+        "<class",
+        "'fastcluster.native_async.AsyncRequest'>",
+        "<class",
+        "'fastcluster.native_async.AsyncResponse'>",
+    ]

@@ -1,0 +1,213 @@
+"""What adapters of asynchronous applications have in common: tasks, and what is awaited.
+
+Its law: every request runs in a real asyncio.Task, so that whatever asyncio and
+anyio know of tasks holds here too; what has happened already is awaited without
+a future.  It knows neither messages nor bodies, and not who drives the loop.
+"""
+
+import asyncio
+import collections.abc
+import contextvars
+import sys
+
+cimport cython
+
+from fastcluster.exchange cimport Connection, Consumer, Handler
+
+
+cdef extern from "Python.h":
+    void PyErr_SetObject(object kind, object value) noexcept
+
+cdef object Task = asyncio.Task
+cdef bint KNOWS_EAGER = sys.version_info >= (3, 12)
+# Later versions number their tasks only when somebody asks for the name; 3.11
+# takes a fifth of a microsecond to write it.
+cdef str TASK_NAME = None if KNOWS_EAGER else "request"
+
+
+cdef class TaskRunner(Handler):
+    """Holds an application, and runs it in tasks of the asyncio loop that it is attached to.
+
+    app: the application.  config: a config.Config.  attach() says in which loop.
+    """
+
+    def __init__(self, app, config):
+        self.app = app
+        self.config = config
+        self.tasks = set()
+        self.unflushed = []
+
+    def attach(self, loop, state=None):
+        """Run tasks in this asyncio loop from now on.
+
+        Called in the context that the tasks shall get copies of.  state: what
+        every request's scope gets a shallow copy of; None: scopes have none.
+        """
+        self.loop = loop
+        self.state = state
+        self.context = contextvars.copy_context()
+        self.make_future = loop.create_future
+        self.call_soon = loop.call_soon
+        # A factory is the application's own wish.
+        self.task_factory = loop.create_task if loop.get_task_factory() is not None else None
+        self.eager = KNOWS_EAGER and self.task_factory is None
+
+    def cancel_all(self):
+        """Cancel every task, since the time to finish is over."""
+        self.draining = True
+        for task in list(self.tasks):
+            task.cancel()
+
+    cdef object start_task(self, object coro, bint at_once):
+        cdef object context = self.context.copy()
+        if self.task_factory is not None:
+            return self.task_factory(coro, context=context)
+        if at_once and self.eager:
+            return Task(coro, loop=self.loop, context=context, eager_start=True)
+        return Task(coro, loop=self.loop, context=context, name=TASK_NAME)
+
+    cdef int remember(self, object task) except -1:
+        self.tasks.add(task)
+        return 0
+
+    cdef int forget(self, object task) except -1:
+        self.tasks.discard(task)
+        return 0
+
+    cdef int flush_soon(self, Consumer consumer) except -1:
+        if not self.unflushed:
+            self.call_soon(self.on_flush)
+        self.unflushed.append(consumer)
+        return 0
+
+    def on_flush(self):
+        """Hear from the loop that the tasks have had their say."""
+        cdef list consumers = self.unflushed
+        cdef Consumer consumer
+        self.unflushed = []
+        for consumer in consumers:
+            try:
+                consumer.resume()
+            except Exception as error:
+                self.loop.call_exception_handler(
+                    {"message": "internal error in a flush", "exception": error})
+
+    cdef bint hold_back(self, Connection connection) except -1:
+        # In a turn the connection goes on when we are back there.  A task that does
+        # not start at once is on no stack, nor is one that has nothing to start from.
+        if connection.corked or not self.eager or connection.io.input.len == 0:
+            return False
+        connection.corked = True
+        return True
+
+    cdef int let_go(self, Connection connection) except -1:
+        connection.corked = False
+        self.call_soon(Advance.of(connection))
+        return connection.flush()
+
+
+@cython.final
+cdef class Advance:
+    """A call of a connection's advance() that asyncio makes."""
+
+    cdef Connection connection
+
+    @staticmethod
+    cdef Advance of(Connection connection):
+        cdef Advance advance = Advance.__new__(Advance)
+        advance.connection = connection
+        return advance
+
+    def __call__(self):
+        self.connection.advance()
+
+
+# ---- awaitables
+
+@cython.freelist(64)
+cdef class Awaitable:
+    cdef object take(self):
+        raise NotImplementedError
+
+    cdef object wait(self):
+        raise NotImplementedError
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef object result
+        if self.waiting is not None:
+            # Ends, by an exception that is passed on, when the future was cancelled.
+            for future in self.waiting:
+                return future
+            self.waiting = None
+        result = self.take()
+        if result is NotImplemented:
+            self.waiting = iter(self.wait())
+            return next(self.waiting)
+        if result is not None:
+            # Raised as an object it would get a traceback, which costs half a microsecond
+            # and which nobody sees.  A tuple would be taken for several values.
+            PyErr_SetObject(StopIteration, result)
+        raise StopIteration
+
+    def send(self, value):
+        """Go on, as a coroutine does."""
+        return self.__next__()
+
+    def throw(self, kind, value=None, trace=None):
+        """Raise an exception where this waits, as a coroutine does."""
+        self.waiting = None
+        if value is None:
+            value = kind() if isinstance(kind, type) else kind
+        raise value if trace is None else value.with_traceback(trace)
+
+    def close(self):
+        """Wait no more."""
+        self.waiting = None
+
+
+@cython.final
+cdef class Done(Awaitable):
+    def __next__(self):
+        raise StopIteration
+
+    cdef object take(self):
+        return None
+
+
+DONE = Done.__new__(Done)
+
+# asyncio.create_task() and others want coroutines and would refuse what is merely awaitable.
+collections.abc.Coroutine.register(Awaitable)
+
+
+cdef class Waiters:
+    cdef object add(self, TaskRunner runner):
+        cdef object future = runner.make_future()
+        if self.first is None or self.first.done():
+            self.first = future
+            return future
+        if self.others is None:
+            self.others = []
+        # Those that were cancelled are not kept for ever.
+        self.others = [other for other in self.others if not other.done()]
+        self.others.append(future)
+        return future
+
+    cdef int wake(self) except -1:
+        cdef object first = self.first
+        cdef list others = self.others
+        self.first = None
+        self.others = None
+        if first is not None and not first.done():
+            first.set_result(None)
+        if others is not None:
+            for future in others:
+                if not future.done():
+                    future.set_result(None)
+        return 0
