@@ -811,3 +811,25 @@ def test_a_program_of_its_own_serves_until_it_is_told_to_stop() -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_the_example_of_server_sent_events() -> None:
+    path = Path(__file__).parent.parent / "examples" / "sse.py"
+    process = subprocess.Popen([sys.executable, str(path), "0"], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        host, port = process.stdout.readline().decode().strip()[7:].split(":")
+        with socket.create_connection((host, int(port)), 30) as client:
+            client.sendall(get("/events", "Last-Event-ID: 41"))
+            data = b""
+            while b"id: 43\n" not in data:
+                data += client.recv(65536)
+        assert b"text/event-stream" in data
+        assert b"retry: 1000\n\n" in data
+        assert b'id: 42\ndata: {"tick": 42}\n\n' in data
+        assert process.stdout.readline() == b"a listener has left\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
