@@ -177,7 +177,8 @@ class Guest:
             return
         if self._end_begun.done():
             self._turned.set()
-        # Comes after the tasks that this turn has woken.
+        # Comes after the tasks that this turn has woken.  Another turn here, for what has
+        # come meanwhile, was measured and saves nothing.
         self.loop.call_soon(server.rest)
 
     # ---- the end
