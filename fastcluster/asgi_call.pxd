@@ -55,6 +55,7 @@ cdef class HttpCall(Consumer):
     cdef object sent(self, bint more)
     cdef object trailers(self, object message)
     cdef object early_hint(self, object message)
+    cdef object debug(self, object message)
     cdef object path_send(self, object message)
     cdef object zero_copy_send(self, object message)
     cdef int send_range(self, int fd, int64_t offset, int64_t length, object owner) except -1

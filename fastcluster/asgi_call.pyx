@@ -9,7 +9,9 @@ it, is logged once and costs its own request only.
 """
 
 import asyncio
+import logging
 import os
+import reprlib
 import stat
 
 cimport cython
@@ -35,6 +37,10 @@ cdef enum:
 
 cdef object CancelledError = asyncio.CancelledError
 cdef object NO_FIELDS = ()
+
+# What http.response.debug has may be a template with all its values.
+cdef object shortener = reprlib.Repr()
+shortener.maxstring = shortener.maxother = 200
 
 
 cdef int begin_http(Exchange exchange, AsgiRunner runner) except -1:
@@ -221,7 +227,7 @@ cdef class HttpCall(Consumer):
         if kind == "http.response.pathsend":
             return self.path_send(message)
         if kind == "http.response.debug":
-            return DONE  # made for tests; a server is not to use it
+            return self.debug(message)
         raise ValueError(f"{kind!r} is no message for the response to an HTTP request")
 
     cdef object start(self, object message):
@@ -344,6 +350,18 @@ cdef class HttpCall(Consumer):
         for link in links:
             exchange.field(span_of(b"Link", 4), span_of_bytes(link))
         exchange.send_informational()
+        return DONE
+
+    cdef object debug(self, object message):
+        cdef object info = message.get("info")
+        if self.phase != WAITING:
+            raise RuntimeError("http.response.debug was sent after http.response.start")
+        if not isinstance(info, dict):
+            raise TypeError(f"the info of http.response.debug is a dict, not {info!r:.100}")
+        if self.service.log.isEnabledFor(logging.DEBUG):
+            self.service.log.debug(
+                "%s: the application says %s", self.line(),
+                ", ".join([f"{key}: {shortener.repr(value)}" for key, value in info.items()]))
         return DONE
 
     # ---- files

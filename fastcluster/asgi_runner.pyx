@@ -19,7 +19,7 @@ cdef class AsgiRunner(TaskRunner):
 
     def __init__(self, app, config):
         super().__init__(app, config)
-        self.maker = ScopeMaker(config.root_path)
+        self.maker = ScopeMaker(config.root_path, config.log_level == "debug")
 
     cdef dict http_scope(self, Exchange exchange):
         cdef dict scope = self.maker.make(exchange)

@@ -39,18 +39,22 @@ cdef class ScopeMaker:
     """Makes scopes.
 
     root_path: the path that a proxy serves the application under.  The scope's
-    path begins with it, whether the proxy takes it off or not.
+    path begins with it, whether the proxy takes it off or not.  offers_debug: whether
+    the scopes have http.response.debug, which the specification wants of no server in
+    production.
     """
 
     def __cinit__(self):
         memset(self.names, 0, sizeof(self.names))
 
-    def __init__(self, str root_path=""):
+    def __init__(self, str root_path="", bint offers_debug=False):
         root = root_path.strip("/")
         self.root = "/" + root if root else ""
         self.raw_root = self.root.encode("utf-8")
         self.asgi = {"version": "3.0", "spec_version": "2.5"}
         self.extensions = {name: {} for name in EXTENSIONS}
+        if offers_debug:
+            self.extensions["http.response.debug"] = {}
 
     def __dealloc__(self):
         for i in range(2 * NAME_PAIRS):
