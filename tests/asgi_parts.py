@@ -2,7 +2,8 @@
 
 The loop runs when the wire turns and stands still between two calls, so that
 nothing happens behind a test's back.  What asyncio complains of (a task that was
-never awaited, an exception that nobody took) fails the test.
+never awaited, an exception that nobody took) fails the test, and so does what
+asgi_checker.py finds between the server and the application.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from asgi_checker import Checker
 from harness import Wire
 from require import require_module
 
@@ -35,7 +37,9 @@ def new_loop(kind: str) -> asyncio.AbstractEventLoop:
 class AsgiWire(Wire):
     """A Wire whose server is a guest in an asyncio loop.
 
-    state: what lifespan would have left.
+    state: what lifespan would have left.  is_careless: the application does wrong on
+    purpose; what the server does wrong fails the test all the same.  is_checked: False
+    gives the application the server's own receive and send.
     """
 
     def __init__(
@@ -44,9 +48,13 @@ class AsgiWire(Wire):
         *,
         kind: str = "asyncio",
         state: dict[str, Any] | None = None,
+        is_careless: bool = False,
+        is_checked: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(AsgiHandler, app, **options)
+        self.checker = Checker(app)
+        self.is_careless = is_careless
+        super().__init__(AsgiHandler, self.checker if is_checked else app, **options)
         assert isinstance(self.handler, AsgiHandler)
         self.loop = new_loop(kind)
         self.complaints: list[dict[str, Any]] = []
@@ -81,6 +89,10 @@ class AsgiWire(Wire):
         self.loop.remove_reader(self.server.fileno())
         self.loop.close()
         assert self.complaints == []
+        assert not self.checker.faults, self.checker.faults
+        # Tests of WebSockets are about what applications do wrong.
+        mistakes = [text for text in self.checker.mistakes if not text.startswith("WebSocket")]
+        assert self.is_careless or not mistakes, mistakes
 
     async def _finish(self) -> None:
         # Those that hear of their client's loss end by themselves.

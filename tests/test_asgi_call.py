@@ -299,7 +299,7 @@ def test_bodies(serve: Serve, messages: list[Message], content: bytes, length: s
         for message in messages:
             assert await send(message) is None
 
-    client = serve(app).connect()
+    client = serve(app, is_careless=True).connect()
     for _ in range(2):
         response = client.request(GET)
         assert response.body == content
@@ -621,7 +621,7 @@ def test_cancel_on_disconnect(serve: Serve, wanted: bool, caplog: pytest.LogCapt
             seen.append("cancelled")
             raise
 
-    wire = serve(app, cancel_on_disconnect=wanted)
+    wire = serve(app, cancel_on_disconnect=wanted, is_careless=True)
     client = wire.connect()
     client.send(GET)
     wire.turn_until(lambda: seen)
@@ -816,7 +816,7 @@ def plain(scope: Scope, receive: Any, send: Any) -> None:
 
 @pytest.mark.parametrize("app", [silent, started])
 def test_no_answer_is_a_500(serve: Serve, app: Any, caplog: pytest.LogCaptureFixture) -> None:
-    client = serve(app).connect()
+    client = serve(app, is_careless=True).connect()
     for _ in range(2):
         assert client.request(GET).status == 500
     assert errors(caplog) == ["GET /: the application returned without an answer"] * 2
@@ -827,7 +827,7 @@ def test_half_an_answer_is_cut_off(serve: Serve, caplog: pytest.LogCaptureFixtur
         await send(start())
         await send(body(b"abc", True))
 
-    client = serve(app).connect()
+    client = serve(app, is_careless=True).connect()
     client.send(GET)
     client.wire.turn_until(lambda: client.eof)
     assert client.received.endswith(b"3\r\nabc\r\n")
@@ -940,7 +940,7 @@ def test_trailers_that_do_not_come(serve: Serve, caplog: pytest.LogCaptureFixtur
         await send(start(trailers=True))
         await send(body(b"abc"))
 
-    client = serve(app).connect()
+    client = serve(app, is_careless=True).connect()
     client.send(GET)
     client.wire.turn_until(lambda: client.eof)
     assert not client.received.endswith(b"0\r\n\r\n")
@@ -1047,13 +1047,53 @@ def test_a_file_to_a_slow_client(serve: Serve, tmp_path: Path) -> None:
     assert client.response().body == content
 
 
-def test_debug_is_ignored(serve: Serve) -> None:
+def debugging(*infos: Any, first: Message | None = None) -> Any:
     async def app(scope: Scope, receive: Any, send: Any) -> None:
-        assert "http.response.debug" not in scope["extensions"]
-        await send({"type": "http.response.debug", "info": {}})
-        await answering(b"x")(scope, receive, send)
+        if first is not None:
+            await send(first)
+        for info in infos:
+            await send({"type": "http.response.debug", "info": info})
+        if first is None:
+            await send(start())
+        await send(body(",".join(scope["extensions"]).encode()))
 
-    assert serve(app).request(GET).body == b"x"
+    return app
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise ValueError
+
+
+def test_debug_goes_to_the_log_that_wants_it(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "fastcluster")
+    info = {"template": "x" * 10_000, "context": {"a": 1}, "other": Unprintable()}
+    wire = serve(debugging(info), log_level="debug")
+    assert b"http.response.debug" in wire.request(get("/x")).body
+    [line] = [r.getMessage() for r in caplog.records if "template" in r.getMessage()]
+    assert line.startswith("GET /x: the application says template: 'xxx")
+    assert "context: {'a': 1}, other: <Unprintable" in line
+    assert len(line) < 1000
+
+
+def test_debug_is_for_nobody_else(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    """The specification would have no server offer it; what comes all the same is dropped."""
+    wire = serve(debugging({"a": 1}), is_careless=True)
+    assert b"http.response.debug" not in wire.request(GET).body
+    assert "application says" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("app", "error"),
+    [(debugging(None), "TypeError"), (debugging({}, first=start()), "RuntimeError")],
+)
+def test_debug_that_makes_no_sense(
+    serve: Serve, app: Any, error: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert serve(app, log_level="debug").request(GET).status == 500
+    assert f"{error}: " in caplog.text
 
 
 # ---- a drain
