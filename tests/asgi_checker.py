@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import unquote_to_bytes
 
 Scope = dict[str, Any]
@@ -86,7 +86,7 @@ def checked(app: Any) -> Checker:
 class Call:
     """One call of the application: what was said so far, and so what may be said next."""
 
-    answers: Mapping[str, Mapping[str, tuple[bool, Callable[[Any], bool]]]] = {}
+    answers: ClassVar[Mapping[str, Mapping[str, tuple[bool, Callable[[Any], bool]]]]] = {}
 
     def __init__(self, checker: Checker, receive: Receive, send: Send) -> None:
         self._checker = checker
@@ -315,7 +315,7 @@ class Exchange(Call):
     """What http and websocket have in common: their scopes, and responses in parts."""
 
     schemes: tuple[str, ...] = ()
-    extensions: set[str] = set()
+    extensions: ClassVar[set[str]] = set()
 
     def check_scope(self, scope: Scope) -> None:
         self.about = f"{scope.get('method', 'WebSocket')} {scope.get('path')}"
@@ -364,7 +364,7 @@ class HttpCall(Exchange):
 
     schemes = ("http", "https")
     extensions = HTTP_EXTENSIONS
-    answers = {
+    answers: ClassVar = {
         "http.response.start": {
             "status": (True, is_status),
             "headers": (False, are_fields_to_send),
@@ -388,7 +388,7 @@ class HttpCall(Exchange):
 
     def __init__(self, checker: Checker, receive: Receive, send: Send) -> None:
         super().__init__(checker, receive, send)
-        self.scope_extensions: set[str] = set()
+        self.scope_extensions: ClassVar[set[str]] = set()
         self.has_body = True  # the request's is not whole yet
         self.phase = "waiting"  # started, streaming, trailers, complete
         self.is_trailed = False
@@ -481,7 +481,7 @@ class WebSocketCall(Exchange):
 
     schemes = ("ws", "wss")
     extensions = WEBSOCKET_EXTENSIONS
-    answers = {
+    answers: ClassVar = {
         "websocket.accept": {
             "subprotocol": (False, is_text_or_none),
             "headers": (False, are_fields_of_accept),
@@ -532,7 +532,10 @@ class WebSocketCall(Exchange):
             case "websocket.disconnect":
                 self.keys(
                     message,
-                    {"code": lambda code: is_whole(code) and 1000 <= code < 5000, "reason": is_text},
+                    {
+                        "code": lambda code: is_whole(code) and 1000 <= code < 5000,
+                        "reason": is_text,
+                    },
                 )
                 self.disconnected = True
             case kind:
@@ -582,7 +585,7 @@ class WebSocketCall(Exchange):
 class LifespanCall(Call):
     """The startup and the shutdown of an application."""
 
-    answers = {
+    answers: ClassVar = {
         "lifespan.startup.complete": {},
         "lifespan.startup.failed": {"message": (False, is_text)},
         "lifespan.shutdown.complete": {},
