@@ -34,6 +34,8 @@ cdef class HttpCall(Consumer):
 
     # The response.
     cdef uint8_t phase           # see asgi_call.pyx
+    cdef bint began              # the first part of the body was given to the kernel
+    cdef bint flushes            # asyncio will call flush()
     cdef bint has_trailers       # the application said that it will send some
     cdef bint wants_trailers     # the client takes them (TE: trailers)
     cdef int status
@@ -53,6 +55,8 @@ cdef class HttpCall(Consumer):
     cdef int expect_body(self, str kind) except -1
     cdef object body(self, object message)
     cdef object sent(self, bint more)
+    cdef int flush_soon(self) except -1
+    cdef int flush(self) except -1
     cdef object trailers(self, object message)
     cdef object early_hint(self, object message)
     cdef object debug(self, object message)

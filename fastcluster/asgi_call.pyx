@@ -310,9 +310,15 @@ cdef class HttpCall(Consumer):
             return DONE
         if not more:
             self.phase = TRAILERS
-        if not connection.corked:
-            fc_loop_refresh(&self.service.loop)
-        exchange.flush()
+        if self.began and exchange.queued() < self.service.limits.high_water:
+            # More may follow before the application waits: one system call for all of it.
+            self.flush_soon()
+        else:
+            # The first part waits for nothing, not even for a task that computes next.
+            self.began = True
+            if not connection.corked:
+                fc_loop_refresh(&self.service.loop)
+            exchange.flush()
         if not connection.full:
             if self.writers is not None:
                 self.writable()
@@ -320,6 +326,21 @@ cdef class HttpCall(Consumer):
         sending = Sending.__new__(Sending)
         sending.call = self
         return sending
+
+    cdef int flush_soon(self) except -1:
+        """Have what is queued sent when the task waits; a turn that is on does it by itself."""
+        if not self.exchange.connection.corked and not self.flushes:
+            self.flushes = True
+            self.runner.call_soon(Flush.of(self))
+        return 0
+
+    cdef int flush(self) except -1:
+        self.flushes = False
+        # A producer that was stopped is told by on_writable() alone that it may go on.
+        if self.exchange is not None and not self.exchange.connection.full:
+            fc_loop_refresh(&self.service.loop)
+            self.exchange.flush()
+        return 0
 
     cdef object trailers(self, object message):
         if self.phase != TRAILERS:
@@ -498,6 +519,22 @@ cdef class Sending(Awaitable):
         if self.call.writers is None:
             self.call.writers = Waiters.__new__(Waiters)
         return self.call.writers.add(self.call.runner)
+
+
+@cython.final
+cdef class Flush:
+    """A call of a call's flush() that asyncio makes."""
+
+    cdef HttpCall call
+
+    @staticmethod
+    cdef Flush of(HttpCall call):
+        cdef Flush flush = Flush.__new__(Flush)
+        flush.call = call
+        return flush
+
+    def __call__(self):
+        self.call.flush()
 
 
 @cython.final

@@ -373,8 +373,8 @@ def test_the_head_waits_for_the_body_and_belongs_to_its_request(serve: Serve) ->
         assert (response.get("name"), response.body) == (name.decode(), name)
 
 
-def test_a_part_is_sent_at_once(serve: Serve) -> None:
-    """Nothing that was sent waits for what the application does next."""
+def test_the_first_part_is_sent_at_once(serve: Serve) -> None:
+    """It does not wait for what the application does next."""
     seen = threading.Event()
 
     async def app(scope: Scope, receive: Any, send: Any) -> None:
@@ -392,6 +392,25 @@ def test_a_part_is_sent_at_once(serve: Serve) -> None:
     client = wire.connect()
     client.send(GET)
     wire.turn_until(seen.is_set)
+
+
+def test_a_later_part_is_sent_when_the_application_waits(serve: Serve) -> None:
+    go = asyncio.Event()
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await asyncio.sleep(0)
+        await send(start())
+        for part in (b"one", b"two", b"three"):
+            await send(body(part, True))
+        await go.wait()
+        await send(body())
+
+    wire = serve(app)
+    client = wire.connect()
+    client.send(GET)
+    wire.turn_until(lambda: client.received.endswith(b"3\r\none\r\n3\r\ntwo\r\n5\r\nthree\r\n"))
+    go.set()
+    assert client.response().body == b"onetwothree"
 
 
 def test_pipelined_requests_are_answered_in_order(serve: Serve) -> None:
