@@ -3,9 +3,13 @@
 #include "board.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <sys/mman.h>
 
-_Static_assert(sizeof(fc_slot) == FC_CACHE_LINE, "a slot is one cache line");
+_Static_assert(offsetof(fc_slot, note) == 2 * FC_CACHE_LINE, "the counters are alone in their pair");
+_Static_assert(offsetof(fc_slot, requests) + sizeof(uint64_t) <= FC_CACHE_LINE,
+               "the counters are one cache line");
+_Static_assert(sizeof(fc_slot) == 4 * FC_CACHE_LINE, "a note is one pair of lines");
 
 static size_t board_bytes(uint32_t slots) { return sizeof(fc_board) + slots * sizeof(fc_slot); }
 
@@ -41,6 +45,8 @@ uint32_t fc_board_take(fc_board *board, uint32_t index, int64_t now_ms) {
   atomic_store(&slot->accepted, 0);
   atomic_store(&slot->handed_over, 0);
   atomic_store(&slot->requests, 0);
+  atomic_store(&slot->note.len, 0);
+  if (atomic_load(&board->used) <= index) atomic_store(&board->used, index + 1);
   uint32_t generation = atomic_load(&slot->generation) + 1;
   if (generation == 0) generation = 1; /* 0 means that nobody was ever here */
   atomic_store(&slot->generation, generation);
@@ -57,9 +63,10 @@ static int32_t held_by(const fc_slot *slot) {
 int fc_board_least(const fc_board *board, uint32_t self, int32_t most) {
   int found = -1;
   int32_t fewest = INT32_MAX;
-  uint32_t first = self < board->slots ? self + 1 : 0;
-  for (uint32_t i = 0; i < board->slots; i++) {
-    uint32_t index = first + i < board->slots ? first + i : first + i - board->slots;
+  uint32_t used = atomic_load_explicit(&board->used, memory_order_relaxed);
+  uint32_t first = self < used ? self + 1 : 0;
+  for (uint32_t i = 0; i < used; i++) {
+    uint32_t index = first + i < used ? first + i : first + i - used;
     int32_t held = held_by(&board->slot[index]);
     if (index == self || held > most || held >= fewest) continue;
     fewest = held;

@@ -1,7 +1,10 @@
-/* board.h: the scoreboard: one cache-line-aligned slot per worker, in memory
- * shared by the primary and all workers.
+/* board.h: the scoreboard: one slot per worker, in memory shared by the primary
+ * and all workers.
  *
- * Each worker writes its own slot with relaxed stores; everybody may read all
+ * A slot is a cache line of counters and, far enough from it that the siblings'
+ * looks at the counters do not meet it, a note of the request begun last.  The
+ * slot survives its worker, so a worker that was killed can still be asked what
+ * it was doing.  Each worker writes its own slot with relaxed stores; everybody may read all
  * of them.  `connections` alone is written by others too: whoever hands a
  * connection over counts it at the receiver, so that counts move with the
  * descriptor.  The memory is made by the primary before it forks (mmap,
@@ -10,6 +13,7 @@
 #define FC_BOARD_H
 
 #include <stdatomic.h>
+#include <string.h>
 
 #include "fc.h"
 
@@ -20,8 +24,21 @@ enum {
   FC_SLOT_DRAINING = 3,
 };
 
+#define FC_NOTE_PEER_BYTES 20
+#define FC_NOTE_TEXT_BYTES 96
+
+/* The request that a worker has begun last.  A reader in another process may
+ * see it half written; that costs a word in a log and nothing else, so the
+ * writer pays for no lock. */
+typedef struct fc_note {
+  _Atomic int64_t since_ms;         /* monotonic, at the turn that began it */
+  _Atomic uint32_t len;             /* of text; 0: none yet */
+  uint8_t peer[FC_NOTE_PEER_BYTES]; /* an fc_peer */
+  char text[FC_NOTE_TEXT_BYTES];    /* method and target as they came, cut off */
+} fc_note;
+
 typedef struct fc_slot {
-  _Alignas(FC_CACHE_LINE) _Atomic int32_t state; /* FC_SLOT_… */
+  _Alignas(2 * FC_CACHE_LINE) _Atomic int32_t state; /* FC_SLOT_… */
   _Atomic int32_t pid;
   _Atomic uint32_t generation;  /* grows with every worker in this slot */
   _Atomic int32_t waiting;      /* 1 while its poll would take more work at once */
@@ -31,11 +48,13 @@ typedef struct fc_slot {
   _Atomic uint64_t accepted;
   _Atomic uint64_t handed_over;
   _Atomic uint64_t requests;
+  /* Processors fetch lines in pairs, so not in the next one. */
+  _Alignas(2 * FC_CACHE_LINE) fc_note note;
 } fc_slot;
 
 typedef struct fc_board {
   uint32_t slots;
-  uint32_t reserved;
+  _Atomic uint32_t used; /* no slot from here on was ever taken */
   fc_slot slot[];
 } fc_board;
 
@@ -46,7 +65,7 @@ typedef struct fc_board {
 fc_board *fc_board_create(uint32_t slots);
 void fc_board_destroy(fc_board *board);
 
-/* Takes a slot for a new worker: generation + 1, counters 0, BOOTING.  Called
+/* Takes a slot for a new worker: generation + 1, counters 0, no note, BOOTING.  Called
  * by the primary before the fork.  Returns the generation, which is never 0;
  * 0 for a slot that the board does not have. */
 uint32_t fc_board_take(fc_board *board, uint32_t index, int64_t now_ms);
@@ -67,6 +86,17 @@ static inline void fc_slot_run(fc_slot *slot, int32_t more) {
   atomic_store_explicit(&slot->running,
                         atomic_load_explicit(&slot->running, memory_order_relaxed) + more,
                         memory_order_relaxed);
+}
+/* Keeps the line [line, line + len) of the request that begins now, and its
+ * client, `peer` of FC_NOTE_PEER_BYTES. */
+static inline void fc_slot_note(fc_slot *slot, const char *line, size_t len, const void *peer,
+                                int64_t now_ms) {
+  fc_note *note = &slot->note;
+  size_t kept = len < FC_NOTE_TEXT_BYTES ? len : FC_NOTE_TEXT_BYTES;
+  atomic_store_explicit(&note->since_ms, now_ms, memory_order_relaxed);
+  memcpy(note->peer, peer, FC_NOTE_PEER_BYTES);
+  memcpy(note->text, line, kept);
+  atomic_store_explicit(&note->len, (uint32_t)kept, memory_order_relaxed);
 }
 static inline void fc_slot_beat(fc_slot *slot, int32_t waiting, int64_t now_ms) {
   atomic_store_explicit(&slot->heartbeat_ms, now_ms, memory_order_relaxed);

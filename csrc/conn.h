@@ -17,6 +17,7 @@ typedef struct fc_peer {
   uint8_t bytes[16];
   uint16_t port;
 } fc_peer;
+_Static_assert(sizeof(fc_peer) == 20, "the scoreboard's note has room for so much");
 
 typedef struct fc_conn {
   fc_source source;

@@ -282,7 +282,7 @@ def how_it_ended(status: int) -> str:
 
 _HINTS: dict[int, str] = {
     signal.SIGKILL: " (somebody's kill -9, or the kernel's: out of memory?)",
-    signal.SIGSEGV: " (a crash in native code; PYTHONFAULTHANDLER=1 shows where)",
-    signal.SIGBUS: " (a crash in native code; PYTHONFAULTHANDLER=1 shows where)",
+    signal.SIGSEGV: " (a crash in native code; a worker's traceback is above)",
+    signal.SIGBUS: " (a crash in native code; a worker's traceback is above)",
     signal.SIGABRT: " (native code gave up; what it said is above)",
 }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +21,19 @@ from fastcluster.errors import UsageError
 from fastcluster.options import (
     ADDRESSES,
     APP,
+    FILE,
     FOLDER,
+    FOLDERS,
     LOOP,
     MODE,
+    NAME,
+    PATTERNS,
     PREFIX,
     PROXIES,
     SWITCH,
     TEXT,
     WORKERS,
+    YEAR_S,
     Option,
     choice,
     duration,
@@ -47,6 +53,8 @@ DEFAULT_PORT = 8000
 APPLICATION = "Application"
 LISTENING = "Where to listen"
 PROCESSES = "Processes"
+REPLACING = "Replacing workers"
+DEVELOPMENT = "Development"
 ASGI = "ASGI"
 WEBSOCKET = "WebSocket"
 LIMITS = "Limits (sizes in bytes, or 64k, 1M)"
@@ -54,7 +62,21 @@ TIMEOUTS = "Timeouts (seconds, or 500ms, 2m)"
 PROTOCOL = "HTTP"
 LOGS = "Logs"
 LEVELS = ("debug", "info", "warning", "error", "critical")
-GROUPS = (APPLICATION, LISTENING, PROCESSES, ASGI, WEBSOCKET, LIMITS, TIMEOUTS, PROTOCOL, LOGS)
+GROUPS = (
+    APPLICATION,
+    LISTENING,
+    PROCESSES,
+    REPLACING,
+    DEVELOPMENT,
+    ASGI,
+    WEBSOCKET,
+    LIMITS,
+    TIMEOUTS,
+    PROTOCOL,
+    LOGS,
+)
+# How far the workers may be raised at least where --max-workers does not say.
+MOST_WORKERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +145,96 @@ class Config:
         whole(0, 1024),
         PROCESSES,
         "Threads of each worker that run a WSGI application; 0: it runs on the loop's thread.",
+    )
+    max_workers: int = option(
+        0,
+        whole(0, 1024),
+        PROCESSES,
+        "How many workers a signal or `fastcluster scale` may ask for; "
+        f"0: twice --workers, at least {MOST_WORKERS}.",
+    )
+    name: str | None = option(
+        None,
+        or_none(NAME),
+        PROCESSES,
+        "The server's name, for ps and `fastcluster status`.",
+        short="-n",
+        shown="the module of APP",
+    )
+    control_socket: str | None = option(
+        None,
+        or_none(TEXT),
+        PROCESSES,
+        "Path of the unix socket that `fastcluster status`, reload and others use; off: none.",
+        shown="in a folder of this user",
+    )
+    pid_file: str | None = option(
+        None, or_none(FILE), PROCESSES, "File that holds the primary's pid while it runs.", short="-p"
+    )
+    chdir: str | None = option(
+        None,
+        or_none(FOLDER),
+        PROCESSES,
+        "Folder to work in, looked up again for every worker, so it may be a link that moves.",
+        shown="where it was started",
+    )
+    user: str | None = option(
+        None, or_none(TEXT), PROCESSES, "User, by name or number, that workers run as.", short="-u"
+    )
+    group: str | None = option(
+        None, or_none(TEXT), PROCESSES, "Group that workers run as.", short="-g", shown="of --user"
+    )
+    umask: int | None = option(
+        None,
+        or_none(MODE),
+        PROCESSES,
+        "Permissions that files made here shall not have, unix sockets included.",
+        shown="as inherited",
+    )
+
+    max_requests: int = option(
+        0, whole(0, 2**62), REPLACING, "A worker is replaced after so many requests. 0: never."
+    )
+    max_requests_jitter: int = option(
+        0,
+        whole(0, 2**62),
+        REPLACING,
+        "Up to so many more, by chance, so that workers do not leave together.",
+    )
+    max_worker_lifetime_s: float = option(
+        0.0, duration(0, YEAR_S), REPLACING, "A worker is replaced at this age. 0: never."
+    )
+    max_worker_lifetime_jitter_s: float = option(
+        0.0, duration(0, YEAR_S), REPLACING, "Up to so much more, by chance."
+    )
+    max_worker_rss_bytes: int = option(
+        0, size(0, 2**50), REPLACING, "A worker that takes this much memory is replaced. 0: never."
+    )
+    reload_batch: int = option(
+        1, whole(1, 1024), REPLACING, "How many workers are replaced at a time."
+    )
+
+    reload: bool = option(
+        False,
+        SWITCH,
+        DEVELOPMENT,
+        "Start workers anew when a file changes; one worker unless --workers says more.",
+    )
+    reload_dir: tuple[str, ...] | None = option(
+        None,
+        or_none(FOLDERS),
+        DEVELOPMENT,
+        "Folder to watch. May be given several times.",
+        shown="--app-dir",
+    )
+    reload_include: tuple[str, ...] = option(
+        ("*.py",), PATTERNS, DEVELOPMENT, "Names or paths of files to watch."
+    )
+    reload_exclude: tuple[str, ...] = option(
+        (".*", "__pycache__", "node_modules"),
+        PATTERNS,
+        DEVELOPMENT,
+        "Names or paths of files and folders not to watch.",
     )
 
     lifespan: str = option(
@@ -244,6 +356,14 @@ class Config:
     timeout_startup_s: float = option(
         60.0, duration(), TIMEOUTS, "A worker must be ready within this, else it is replaced."
     )
+    timeout_worker_s: float = option(
+        30.0,
+        duration(0),
+        TIMEOUTS,
+        "A worker whose loop is stuck for so long is killed, with tracebacks in the log. "
+        "0: never; never with --reload.",
+        flag="--worker-timeout",
+    )
 
     allow_connect: bool = option(
         False, SWITCH, PROTOCOL, "Hand CONNECT to the application instead of answering 501."
@@ -271,6 +391,16 @@ class Config:
     access_log: bool | None = option(
         None, or_none(SWITCH), LOGS, "Log each request to stdout.", shown="on in development"
     )
+    log_file: str | None = option(
+        None, or_none(FILE), LOGS, "File of the error log, reopened on SIGUSR1.", shown="stderr"
+    )
+    access_log_file: str | None = option(
+        None,
+        or_none(FILE),
+        LOGS,
+        "File of the access log, reopened on SIGUSR1; turns it on.",
+        shown="stdout",
+    )
 
     def __post_init__(self) -> None:
         complaints = [
@@ -287,6 +417,8 @@ class Config:
         found = []
         if self.low_water_bytes > self.high_water_bytes:
             found.append("--low-water must not be above --high-water")
+        if self.max_workers and self.workers > self.max_workers:
+            found.append("--workers must not be above --max-workers")
         if self.limit_request_line_bytes > self.limit_request_head_bytes:
             found.append("--limit-request-line must not be above --limit-request-head")
         return found
@@ -297,10 +429,23 @@ class Config:
         return self.workers or usable_cpus()
 
     @property
+    def most_workers(self) -> int:
+        """How many workers there may ever be: ``max_workers``, or what that is by default."""
+        return self.max_workers or max(2 * self.n_workers, MOST_WORKERS)
+
+    @property
+    def title(self) -> str:
+        """The server's name: as given, else the module of the application."""
+        if self.name:
+            return self.name
+        module = (self.app or "fastcluster").partition(":")[0]
+        return re.sub(r"[^\w.:+-]", "_", module)[:64]
+
+    @property
     def logs_access(self) -> bool:
-        """Whether each request is logged: as asked for, else in development only."""
+        """Whether each request is logged: as asked for, else to a file or in development."""
         if self.access_log is None:
-            return self.env == "development"
+            return self.env == "development" or self.access_log_file is not None
         return bool(self.access_log)
 
     @classmethod

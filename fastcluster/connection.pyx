@@ -453,6 +453,10 @@ cdef class HttpConnection(Connection):
         fc_slot_run(service.slot, 1)
         if service.proxies is not None:
             exchange.ask_proxy()
+        # From the method to the target's end, for whoever wonders what we do.
+        fc_slot_note(service.slot, parser.request.base + parser.request.method,
+                     parser.request.target + parser.request.target_len - parser.request.method,
+                     &self.io.peer, exchange.began_ms)
         if service.access is not None:
             exchange.line = access_line(&parser.request)
         try:

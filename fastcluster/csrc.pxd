@@ -90,6 +90,16 @@ cdef extern from "board.h" nogil:
         FC_SLOT_READY
         FC_SLOT_DRAINING
 
+    enum:
+        FC_NOTE_PEER_BYTES
+        FC_NOTE_TEXT_BYTES
+
+    ctypedef struct fc_note:
+        int64_t since_ms
+        uint32_t len
+        uint8_t *peer
+        char *text
+
     # Atomics, each a relaxed or sequentially consistent access when used by name.
     ctypedef struct fc_slot:
         int32_t state
@@ -102,6 +112,7 @@ cdef extern from "board.h" nogil:
         uint64_t accepted
         uint64_t handed_over
         uint64_t requests
+        fc_note note
 
     ctypedef struct fc_board:
         uint32_t slots
@@ -113,6 +124,8 @@ cdef extern from "board.h" nogil:
     int fc_board_least(const fc_board *board, uint32_t self, int32_t most)
     void fc_slot_served(fc_slot *slot)
     void fc_slot_run(fc_slot *slot, int32_t more)
+    void fc_slot_note(fc_slot *slot, const char *line, size_t len, const void *peer,
+                      int64_t now_ms)
     void fc_slot_beat(fc_slot *slot, int32_t waiting, int64_t now_ms)
     void fc_slot_hold(fc_slot *slot, int32_t more)
 

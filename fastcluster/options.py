@@ -18,7 +18,8 @@ from fastcluster.forwarded import is_proxy
 T = TypeVar("T")
 
 DAY_S = 86_400.0
-UNITS_S = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
+YEAR_S = 365 * DAY_S
+UNITS_S = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": DAY_S}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +103,23 @@ def size(lowest: int, highest: int) -> Kind:
 
 
 def read_duration(text: str) -> float:
-    """Return the seconds of "30", "0.5", "500ms", "2m" or "1h"."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|h|)", text.strip())
+    """Return the seconds of "30", "0.5", "500ms", "2m", "1h" or "7d"."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|h|d|)", text.strip())
     if found is None:
         raise ValueError(text)
     return float(found[1]) * UNITS_S[found[2]]
 
 
-def duration(lowest_s: float = 0.001) -> Kind:
-    """A duration in seconds, of a day at most."""
+def duration(lowest_s: float = 0.001, highest_s: float = DAY_S) -> Kind:
+    """A duration in seconds, of a day at most where nothing else is said."""
+    longest = "a day" if highest_s == DAY_S else "a year"
     return Kind(
         "SECONDS",
-        f"a duration from {lowest_s:g} seconds to a day, such as 30, 500ms or 2m",
+        f"a duration from {lowest_s:g} seconds to {longest}, such as 30, 500ms or 2m",
         read_duration,
-        lambda value: (is_whole(value) or isinstance(value, float)) and lowest_s <= value <= DAY_S,
+        lambda value: (
+            (is_whole(value) or isinstance(value, float)) and lowest_s <= value <= highest_s
+        ),
         types=(str, int, float),
     )
 
@@ -150,6 +154,10 @@ def read_list(text: str) -> tuple[str, ...]:
 
 def is_text(value: object) -> bool:
     return isinstance(value, str) and value != "" and "\0" not in value
+
+
+def is_name(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[\w.:+-]{1,64}", value) is not None
 
 
 def is_list(value: object) -> bool:
@@ -196,6 +204,12 @@ PROXIES = Kind(
     is_proxies,
     (str, list, tuple),
     splits=True,
+)
+NAME = Kind("NAME", "a name of letters, digits and . : + - _", str.strip, is_name)
+FILE = Kind("FILE", "a file", str, is_text)
+FOLDERS = Kind("DIR", "one or more different folders", read_list, is_list, (str, list, tuple))
+PATTERNS = Kind(
+    "PATTERN", "one or more different patterns", read_list, is_list, (str, list, tuple)
 )
 PREFIX = Kind("PATH", "a path that begins with /", lambda text: text.rstrip("/"), is_prefix)
 LOOP = Kind(

@@ -1,6 +1,7 @@
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from fastcluster.config import Config
 from fastcluster.exchange import Handler, Listener
@@ -12,6 +13,7 @@ class Board:
     def take(self, index: int) -> int: ...
     def release(self, index: int) -> None: ...
     def read(self, index: int) -> dict[str, int]: ...
+    def last_request(self, index: int) -> dict[str, Any] | None: ...
 
 class Server:
     handler: Handler

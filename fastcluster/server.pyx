@@ -20,7 +20,7 @@ from libc.errno cimport EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from libc.errno cimport errno as c_errno
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
 from fastcluster.connection cimport HttpConnection
 from fastcluster.exchange cimport Consumer, Handler, Limits, Listener, Service
@@ -96,6 +96,33 @@ cdef class Board:
             "accepted": slot.accepted,
             "handed_over": slot.handed_over,
             "requests": slot.requests,
+        }
+
+    def last_request(self, int index):
+        """Return the request that a slot's worker has begun last, None if there was none.
+
+        A dict: line, its method and target as far as they are kept; client, its
+        address, "" for unix sockets; age_s, since the turn that began it.  What a
+        client sent is not escaped.  It may be half of one and half of another.
+        """
+        cdef fc_slot *slot = self.at(index)
+        cdef fc_peer peer
+        cdef char host[64]
+        cdef size_t n
+        cdef fc_loop clock
+        cdef uint32_t kept = min(slot.note.len, <uint32_t>FC_NOTE_TEXT_BYTES)
+        if kept == 0:
+            return None
+        memcpy(&peer, slot.note.peer, sizeof(fc_peer))
+        n = fc_peer_text(&peer, host, sizeof(host))
+        client = host[:n].decode("ascii")
+        if peer.family == 6:
+            client = f"[{client}]"
+        fc_loop_refresh(&clock)
+        return {
+            "line": slot.note.text[:kept].decode("latin-1"),
+            "client": f"{client}:{peer.port}" if client else "",
+            "age_s": max(0, clock.now_ms - slot.note.since_ms) / 1000,
         }
 
 

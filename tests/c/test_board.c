@@ -10,6 +10,7 @@
 
 static void ready(fc_board *board, uint32_t index, int32_t waiting, int32_t connections) {
   fc_slot *slot = &board->slot[index];
+  if (atomic_load(&slot->generation) == 0) fc_board_take(board, index, 0);
   atomic_store(&slot->state, FC_SLOT_READY);
   atomic_store(&slot->waiting, waiting);
   atomic_store(&slot->connections, connections);
@@ -32,15 +33,19 @@ static void test_create(void) {
     fc_board_destroy(board);
   }
   fc_board_destroy(NULL);
-  CHECK(sizeof(fc_slot) == FC_CACHE_LINE);
+  CHECK(sizeof(fc_slot) == 4 * FC_CACHE_LINE);
 }
 
 static void test_take(void) {
   fc_board *board = fc_board_create(3);
   if (!CHECK(board != NULL)) return;
   fc_slot *slot = &board->slot[1];
-  ready(board, 1, 1, 7);
+  CHECK(atomic_load(&board->used) == 0);
+  atomic_store(&slot->waiting, 1);
+  atomic_store(&slot->connections, 7);
   atomic_store(&slot->pid, 1234);
+  static const char peer[FC_NOTE_PEER_BYTES] = {4};
+  fc_slot_note(slot, "GET /", 5, peer, 8000);
   fc_slot_run(slot, 2);
   fc_slot_served(slot);
   atomic_store(&slot->accepted, 5);
@@ -51,6 +56,7 @@ static void test_take(void) {
   CHECK(atomic_load(&slot->running) == 0 && atomic_load(&slot->heartbeat_ms) == 9000);
   CHECK(atomic_load(&slot->accepted) == 0 && atomic_load(&slot->handed_over) == 0);
   CHECK(atomic_load(&slot->requests) == 0 && atomic_load(&slot->generation) == 1);
+  CHECK(atomic_load(&slot->note.len) == 0 && atomic_load(&board->used) == 2);
   CHECK(fc_board_take(board, 1, 9001) == 2);
   CHECK(atomic_load(&board->slot[0].generation) == 0);
   CHECK(atomic_load(&board->slot[2].generation) == 0);
@@ -58,6 +64,41 @@ static void test_take(void) {
   CHECK(fc_board_take(board, 3, 0) == 0 && fc_board_take(board, UINT32_MAX, 0) == 0);
   atomic_store(&slot->generation, UINT32_MAX);
   CHECK(fc_board_take(board, 1, 0) == 1); /* 0 would mean "nobody was ever here" */
+  fc_board_destroy(board);
+}
+
+static void test_note(void) {
+  fc_board *board = fc_board_create(1);
+  if (!CHECK(board != NULL)) return;
+  fc_slot *slot = &board->slot[0];
+  char line[FC_NOTE_TEXT_BYTES + 50];
+  memset(line, 'x', sizeof line);
+  static const char peer[FC_NOTE_PEER_BYTES] = {4, 127, 0, 0, 1};
+  static const size_t lengths[] = {0, 1, FC_NOTE_TEXT_BYTES - 1, FC_NOTE_TEXT_BYTES, sizeof line};
+  for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+    size_t kept = lengths[i] < FC_NOTE_TEXT_BYTES ? lengths[i] : FC_NOTE_TEXT_BYTES;
+    memset(slot->note.text, '-', FC_NOTE_TEXT_BYTES);
+    fc_slot_note(slot, line, lengths[i], peer, 70 + (int64_t)i);
+    CHECK(atomic_load(&slot->note.len) == kept);
+    CHECK(memcmp(slot->note.text, line, kept) == 0);
+    CHECK(kept == FC_NOTE_TEXT_BYTES || slot->note.text[kept] == '-');
+    CHECK(memcmp(slot->note.peer, peer, sizeof peer) == 0);
+    CHECK(atomic_load(&slot->note.since_ms) == 70 + (int64_t)i);
+  }
+  fc_board_destroy(board);
+}
+
+static void test_slots_that_were_never_taken_are_not_looked_at(void) {
+  fc_board *board = fc_board_create(8);
+  if (!CHECK(board != NULL)) return;
+  fc_slot *slot = &board->slot[5];
+  atomic_store(&slot->state, FC_SLOT_READY);
+  atomic_store(&slot->waiting, 1);
+  CHECK(fc_board_least(board, 0, 10) == -1);
+  CHECK(fc_board_take(board, 5, 0) == 1 && atomic_load(&board->used) == 6);
+  ready(board, 5, 1, 0);
+  CHECK(fc_board_least(board, 0, 10) == 5);
+  CHECK(fc_board_take(board, 2, 0) == 1 && atomic_load(&board->used) == 6);
   fc_board_destroy(board);
 }
 
@@ -223,6 +264,8 @@ static void test_many_processes_hold(void) {
 int main(void) {
   test_create();
   test_take();
+  test_note();
+  test_slots_that_were_never_taken_are_not_looked_at();
   test_least_looks_at_ready_and_waiting();
   test_least_limits();
   test_least_picks_the_fewest_and_turns_on_ties();

@@ -1,0 +1,90 @@
+"""What Linux says of processes in /proc, and the title that ps shows of ours.
+
+The law: nothing here fails.  What a kernel, a container or another system does not tell
+is None or 0, and a title that cannot be written is not written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_CGROUPS = Path("/sys/fs/cgroup")
+_VMSTAT = Path("/proc/vmstat")
+# TASK_COMM_LEN without its NUL.
+_COMM_BYTES = 15
+
+
+def rss_bytes(pid: int) -> int:
+    """Return the resident memory of a process in bytes, 0 if nobody knows."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def oom_kills() -> int | None:
+    """Return how many processes the kernel has killed for want of memory; None: unknown.
+
+    Those of our cgroup where it counts them (memory.events), else of the machine.
+    """
+    for path, key in ((_cgroup() / "memory.events", "oom_kill"), (_VMSTAT, "oom_kill")):
+        with contextlib.suppress(OSError, ValueError):
+            for line in path.read_text().splitlines():
+                name, _, value = line.partition(" ")
+                if name == key:
+                    return int(value)
+    return None
+
+
+def _cgroup() -> Path:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            if line.startswith("0::"):
+                return _CGROUPS / line[3:].lstrip("/")
+    return _CGROUPS
+
+
+def is_in_foreground() -> bool:
+    """Tell whether we are what a terminal shows, which sends SIGWINCH when it is resized."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
+
+
+# ---- the title
+
+
+def set_title(text: str) -> None:
+    """Have ps, top and htop show `text` for this process, cut off where there is no room.
+
+    It goes where the command line was: programs that look for that find the title
+    instead, while sys.argv stays.  Of ps's short names (`ps -e`, killall) it is the
+    first 15 bytes.
+    """
+    data = text.encode("ascii", "replace")
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_bytes(data[:_COMM_BYTES])
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        # Counted from the name's closing parenthesis, since a name may hold anything.
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        start, end = int(fields[45]), int(fields[46])
+        room = end - start
+        if start and room > 0:
+            # The last byte stays NUL: else the kernel takes what follows for more of it.
+            _poke(start, data[: room - 1].ljust(room, b"\0"))
+
+
+def _poke(address: int, data: bytes) -> None:
+    with open("/proc/self/mem", "r+b", buffering=0) as memory:
+        memory.seek(address)
+        memory.write(data)
