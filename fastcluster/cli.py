@@ -46,6 +46,13 @@ ALIASES = {
     "timeout_keep_alive_s": ("--keep-alive",),
     "timeout_head_s": ("--timeout-header",),
     "timeout_write_s": ("--timeout-send",),
+    "log_file": ("--error-logfile",),
+    "access_log_file": ("--access-logfile",),
+    "max_requests": ("--limit-max-requests",),
+    "max_requests_jitter": ("--limit-max-requests-jitter",),
+    "max_worker_lifetime_s": ("--workers-lifetime",),
+    "max_worker_rss_bytes": ("--workers-max-rss",),
+    "timeout_worker_s": ("--timeout-worker", "--timeout", "-t", "--timeout-worker-healthcheck"),
     "timeout_graceful_s": (
         "--timeout-graceful",
         "--timeout-graceful-shutdown",
@@ -111,20 +118,6 @@ def _loopback(value: bool) -> str | None:
     return "127.0.0.1,::1" if value else None
 
 
-def _stdout_only(value: str) -> bool:
-    if value == "-":
-        return True
-    raise UsageError(
-        f"--access-logfile {value} is not to be had: say --access-log and redirect stdout"
-    )
-
-
-def _stderr_only(value: str) -> bool:
-    if value == "-":
-        return True
-    raise UsageError(f"--error-logfile {value} is not to be had: redirect stderr to the file")
-
-
 MOVED = (
     Moved(("--worker-class", "-k"), "interface", _worker_class),
     Moved(("--worker-connections",), "limit_connections", str),
@@ -132,8 +125,6 @@ MOVED = (
     Moved(("--umask", "-m"), "uds_permissions", _mode_of_umask),
     Moved(("--http1-header-read-timeout",), "timeout_head_s", _milliseconds),
     Moved(("--proxy-headers/--no-proxy-headers",), "forwarded_allow_ips", _loopback, yields=True),
-    Moved(("--access-logfile",), "access_log", _stdout_only),
-    Moved(("--error-logfile", "--log-file"), "", _stderr_only),
 )
 
 
@@ -414,14 +405,15 @@ def _listen(settings: Config) -> list[ListeningSocket]:
 def _run(settings: Config, listeners: Sequence[ListeningSocket]) -> int:
     from fastcluster import log
 
+    log.open_files(settings.log_file, settings.access_log_file)
     log.set_up(settings.log_level)
     try:
-        from fastcluster import primary, server, worker
+        from fastcluster import primary, server, supervisor, worker
     except ImportError as error:
         # A compiled module is missing, or the parser that was asked for.
         raise UsageError(f"the server cannot be loaded: {error}") from error
-    board = server.Board(primary.slots_for(settings.workers))
-    return primary.run(settings, listeners, worker.main, board)
+    board = server.Board(primary.slots_for(settings.most_workers))
+    return supervisor.run(settings, listeners, worker.main, board)
 
 
 # ---- words for people

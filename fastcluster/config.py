@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,8 @@ from fastcluster.options import (
     APP,
     FILE,
     FOLDER,
-    FOLDERS,
     LOOP,
     MODE,
-    NAME,
-    PATTERNS,
     PREFIX,
     PROXIES,
     SWITCH,
@@ -54,7 +50,6 @@ APPLICATION = "Application"
 LISTENING = "Where to listen"
 PROCESSES = "Processes"
 REPLACING = "Replacing workers"
-DEVELOPMENT = "Development"
 ASGI = "ASGI"
 WEBSOCKET = "WebSocket"
 LIMITS = "Limits (sizes in bytes, or 64k, 1M)"
@@ -67,7 +62,6 @@ GROUPS = (
     LISTENING,
     PROCESSES,
     REPLACING,
-    DEVELOPMENT,
     ASGI,
     WEBSOCKET,
     LIMITS,
@@ -153,44 +147,6 @@ class Config:
         "How many workers a signal or `fastcluster scale` may ask for; "
         f"0: twice --workers, at least {MOST_WORKERS}.",
     )
-    name: str | None = option(
-        None,
-        or_none(NAME),
-        PROCESSES,
-        "The server's name, for ps and `fastcluster status`.",
-        short="-n",
-        shown="the module of APP",
-    )
-    control_socket: str | None = option(
-        None,
-        or_none(TEXT),
-        PROCESSES,
-        "Path of the unix socket that `fastcluster status`, reload and others use; off: none.",
-        shown="in a folder of this user",
-    )
-    pid_file: str | None = option(
-        None, or_none(FILE), PROCESSES, "File that holds the primary's pid while it runs.", short="-p"
-    )
-    chdir: str | None = option(
-        None,
-        or_none(FOLDER),
-        PROCESSES,
-        "Folder to work in, looked up again for every worker, so it may be a link that moves.",
-        shown="where it was started",
-    )
-    user: str | None = option(
-        None, or_none(TEXT), PROCESSES, "User, by name or number, that workers run as.", short="-u"
-    )
-    group: str | None = option(
-        None, or_none(TEXT), PROCESSES, "Group that workers run as.", short="-g", shown="of --user"
-    )
-    umask: int | None = option(
-        None,
-        or_none(MODE),
-        PROCESSES,
-        "Permissions that files made here shall not have, unix sockets included.",
-        shown="as inherited",
-    )
 
     max_requests: int = option(
         0, whole(0, 2**62), REPLACING, "A worker is replaced after so many requests. 0: never."
@@ -212,29 +168,6 @@ class Config:
     )
     reload_batch: int = option(
         1, whole(1, 1024), REPLACING, "How many workers are replaced at a time."
-    )
-
-    reload: bool = option(
-        False,
-        SWITCH,
-        DEVELOPMENT,
-        "Start workers anew when a file changes; one worker unless --workers says more.",
-    )
-    reload_dir: tuple[str, ...] | None = option(
-        None,
-        or_none(FOLDERS),
-        DEVELOPMENT,
-        "Folder to watch. May be given several times.",
-        shown="--app-dir",
-    )
-    reload_include: tuple[str, ...] = option(
-        ("*.py",), PATTERNS, DEVELOPMENT, "Names or paths of files to watch."
-    )
-    reload_exclude: tuple[str, ...] = option(
-        (".*", "__pycache__", "node_modules"),
-        PATTERNS,
-        DEVELOPMENT,
-        "Names or paths of files and folders not to watch.",
     )
 
     lifespan: str = option(
@@ -360,8 +293,7 @@ class Config:
         30.0,
         duration(0),
         TIMEOUTS,
-        "A worker whose loop is stuck for so long is killed, with tracebacks in the log. "
-        "0: never; never with --reload.",
+        "A worker whose loop is stuck for so long is killed, with tracebacks in the log. 0: never.",
         flag="--worker-timeout",
     )
 
@@ -432,14 +364,6 @@ class Config:
     def most_workers(self) -> int:
         """How many workers there may ever be: ``max_workers``, or what that is by default."""
         return self.max_workers or max(2 * self.n_workers, MOST_WORKERS)
-
-    @property
-    def title(self) -> str:
-        """The server's name: as given, else the module of the application."""
-        if self.name:
-            return self.name
-        module = (self.app or "fastcluster").partition(":")[0]
-        return re.sub(r"[^\w.:+-]", "_", module)[:64]
 
     @property
     def logs_access(self) -> bool:

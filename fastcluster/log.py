@@ -20,6 +20,8 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 
+from fastcluster.errors import UsageError
+
 NAME = "fastcluster"
 
 # So much goes into a pipe that is ready for it whole and without a wait (POSIX).
@@ -51,6 +53,92 @@ def escape(text: str) -> str:
     r"""Return a text on one line of printable ASCII, other bytes of its UTF-8 as ``\xNN``."""
     raw = text.encode("utf-8", "surrogateescape")
     return _UNPRINTABLE.sub(_as_hex, raw).decode("ascii")
+
+
+# ---- files
+
+
+class LogFile:
+    """A log file by name, or "-" for what this process was started with.
+
+    Its descriptor keeps its number when the file is opened anew, so whoever writes to it
+    need not know.  Raises UsageError if it cannot be opened.
+    """
+
+    def __init__(self, path: str | None, standard_fd: int) -> None:
+        self.path = None if path in (None, "-") else path
+        self.fd = standard_fd
+        if self.path is not None:
+            try:
+                self.fd = self._open()
+            except OSError as error:
+                raise UsageError(
+                    f"the log file {self.path} cannot be opened ({error.strerror}): "
+                    "choose another one, or make its folder"
+                ) from error
+
+    def _open(self) -> int:
+        assert self.path is not None
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        return os.open(self.path, flags, 0o644)
+
+    def reopen(self) -> bool:
+        """Open the file of that name anew; False if it has no name.  Raises OSError."""
+        if self.path is None:
+            return False
+        fd = self._open()
+        self.take(fd)
+        os.close(fd)
+        return True
+
+    def take(self, fd: int) -> None:
+        """Write to what `fd` is open on from now on; the caller keeps and closes it."""
+        os.dup2(fd, self.fd, inheritable=False)
+
+
+# Forked workers have them, too; they are opened once, before the first fork.
+_files = {"error": LogFile(None, 2), "access": LogFile(None, 1)}
+
+
+def open_files(log_file: str | None, access_log_file: str | None) -> None:
+    """Open the files that the logs go to; None or "-": stderr and stdout.  Raises UsageError."""
+    _files["error"] = LogFile(log_file, 2)
+    _files["access"] = LogFile(access_log_file, 1)
+
+
+def error_fd() -> int:
+    """Return the descriptor of the error log."""
+    return _files["error"].fd
+
+
+def access_fd() -> int:
+    """Return the descriptor of the access log."""
+    return _files["access"].fd
+
+
+def reopen() -> tuple[list[str], list[int]]:
+    """Open the log files anew; return which, and duplicates of their descriptors to send.
+
+    One that cannot be opened stays as it is, and the error log says so.
+    """
+    names, fds = [], []
+    for name, file in _files.items():
+        try:
+            if file.reopen():
+                names.append(name)
+                fds.append(os.dup(file.fd))
+        except OSError as error:
+            logging.getLogger(NAME).error(
+                "the log file %s cannot be reopened: %s", file.path, error.strerror
+            )
+    return names, fds
+
+
+def take_files(names: Iterable[str], fds: Iterable[int]) -> None:
+    """Write to these from now on, as reopen() of the primary returned them."""
+    for name, fd in zip(names, fds, strict=False):
+        if name in _files:
+            _files[name].take(fd)
 
 
 # ---- the error log
@@ -137,15 +225,17 @@ class _Logger(logging.Logger):
         pass
 
 
-def set_up(level: str, who: str = "primary", *, fd: int = 2) -> logging.Logger:
-    """Return the server's logger, writing to a descriptor under the name ``who``.
+def set_up(level: str, who: str = "primary", *, fd: int | None = None) -> logging.Logger:
+    """Return the server's logger, writing under the name ``who`` to a descriptor.
+
+    fd: None for the error log's file, stderr where none was opened.
 
     May be called again, as every worker does with its own name after the fork.
     level: one of config.LEVELS.
     """
     logger = logging.getLogger(NAME)
     logger.__class__ = _Logger
-    handler = Handler(fd)
+    handler = Handler(error_fd() if fd is None else fd)
     handler.setFormatter(Formatter(who))
     logger.handlers[:] = [handler]
     logger.propagate = False

@@ -156,10 +156,6 @@ def is_text(value: object) -> bool:
     return isinstance(value, str) and value != "" and "\0" not in value
 
 
-def is_name(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[\w.:+-]{1,64}", value) is not None
-
-
 def is_list(value: object) -> bool:
     if not isinstance(value, tuple) or not value:
         return False
@@ -205,12 +201,7 @@ PROXIES = Kind(
     (str, list, tuple),
     splits=True,
 )
-NAME = Kind("NAME", "a name of letters, digits and . : + - _", str.strip, is_name)
 FILE = Kind("FILE", "a file", str, is_text)
-FOLDERS = Kind("DIR", "one or more different folders", read_list, is_list, (str, list, tuple))
-PATTERNS = Kind(
-    "PATTERN", "one or more different patterns", read_list, is_list, (str, list, tuple)
-)
 PREFIX = Kind("PATH", "a path that begins with /", lambda text: text.rstrip("/"), is_prefix)
 LOOP = Kind(
     "auto|uvloop|asyncio|MODULE:FACTORY",

@@ -1,15 +1,9 @@
 """Raise, watch, retire and replace workers.
 
 The primary is one loop over the workers' channels, a signal pipe and deadlines: no thread,
-no sleep, no work in a signal handler.  What happens to a worker is TABLE; what follows for
-the cluster is in the methods it names.  `Primary` is handed the world (fork, clock, wait,
-kill), so tests need no processes; `run` hands it the real one.
-
-Two words are kept apart.  A *slot* is a line on the scoreboard and an inbox; one living
-worker has it, and each that takes it is a new generation there.  A *seat* is the claim
-that one more worker shall run: it outlives workers, gives them their number (0 to n - 1),
-counts their failures, and during a reload it holds two, the one that serves and its
-successor that comes up.
+no sleep, no work in a signal handler.  What can happen to a worker is roster.TABLE; what
+follows for the cluster is in the methods it names.  `Primary` is handed the world (fork,
+clock, wait, kill), so tests need no processes; supervisor.py hands it the real one.
 
 It imports no application and no compiled module: the scoreboard is handed in.
 """
@@ -17,82 +11,30 @@ It imports no application and no compiled module: the scoreboard is handed in.
 from __future__ import annotations
 
 import contextlib
-import enum
 import logging
 import math
 import os
-import select
 import signal
-import socket
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any
 
-from fastcluster import __version__, child_process, errors, sockets
-from fastcluster.channel import Channel, Inbox, Message
-from fastcluster.child_process import Child, SignalPipe, how_it_ended
+from fastcluster import __version__, errors, heartbeat, reports, retirement
+from fastcluster.channel import Message
+from fastcluster.child_process import how_it_ended
 from fastcluster.config import Config
+from fastcluster.heartbeat import Verdict
+from fastcluster.renewal import Renewal, Renewals, TellEnd
+from fastcluster.roster import TABLE, Board, Event, Seat, State, Worker, backoff_s, count
+from fastcluster.seating import Seating, World
 
-# A worker that lived shorter than this is not replaced at once.
-SHORT_LIFE_S = 5.0
-BACKOFF_FIRST_S = 0.1
-BACKOFF_MOST_S = 30.0
 # So many retired workers may still drain while a reload goes on.
 SPARE_SLOTS = 16
 # A worker whose channel is gone is about to be reaped; if not, it is beyond our reach.
 EXIT_AFTER_EOF_S = 5.0
-# The inbox that a parcel was put back into was full: nobody tells us when it is not.
-PARCEL_RETRY_S = 0.05
+# So long a stuck worker may take to write its tracebacks and end.
+ABORT_S = 2.0
 # Two signals to stop within this time are one.
 SAME_WISH_S = 0.1
-
-
-class State(enum.Enum):
-    """A worker, as the primary sees it."""
-
-    FORKED = enum.auto()
-    READY = enum.auto()
-    DRAINING = enum.auto()
-    CONDEMNED = enum.auto()
-    DEAD = enum.auto()
-
-
-class Event(enum.Enum):
-    """What can happen to a worker."""
-
-    READY = enum.auto()  # it says that it serves
-    DRAINS = enum.auto()  # it says that somebody told it to stop
-    LOST = enum.auto()  # its channel read EOF
-    RETIRE = enum.auto()  # it is not wanted any more
-    OVERDUE = enum.auto()  # its deadline has passed; what that means is the state's
-    KILL = enum.auto()  # everybody is to go at once
-    EXIT = enum.auto()  # it was reaped
-
-
-# (state, event) -> (next state, method of Primary).  What has no row changes nothing, in
-# whatever order the kernel reports things.  A heartbeat that stops will be one more event,
-# and a row (READY, SILENT) -> CONDEMNED that asks for tracebacks first.
-TABLE: dict[tuple[State, Event], tuple[State, str]] = {
-    (State.FORKED, Event.READY): (State.READY, "_welcome"),
-    (State.FORKED, Event.DRAINS): (State.DRAINING, "_let_drain"),
-    (State.FORKED, Event.LOST): (State.FORKED, "_expect_exit"),
-    (State.FORKED, Event.RETIRE): (State.DRAINING, "_dismiss"),
-    (State.FORKED, Event.OVERDUE): (State.CONDEMNED, "_give_up_waiting"),
-    (State.FORKED, Event.KILL): (State.CONDEMNED, "_kill"),
-    (State.FORKED, Event.EXIT): (State.DEAD, "_bury_failed"),
-    (State.READY, Event.DRAINS): (State.DRAINING, "_let_drain"),
-    (State.READY, Event.LOST): (State.READY, "_expect_exit"),
-    (State.READY, Event.RETIRE): (State.DRAINING, "_drain"),
-    (State.READY, Event.OVERDUE): (State.CONDEMNED, "_kill_unreachable"),
-    (State.READY, Event.KILL): (State.CONDEMNED, "_kill"),
-    (State.READY, Event.EXIT): (State.DEAD, "_bury_fallen"),
-    (State.DRAINING, Event.RETIRE): (State.DRAINING, "_hurry"),
-    (State.DRAINING, Event.OVERDUE): (State.CONDEMNED, "_kill_unfinished"),
-    (State.DRAINING, Event.KILL): (State.CONDEMNED, "_kill"),
-    (State.DRAINING, Event.EXIT): (State.DEAD, "_bury_drained"),
-    (State.CONDEMNED, Event.EXIT): (State.DEAD, "_bury_failed"),
-}
 
 # What a signal asks for: a method of Primary.
 SIGNALS: dict[int, str] = {
@@ -100,67 +42,17 @@ SIGNALS: dict[int, str] = {
     signal.SIGINT: "stop",
     signal.SIGQUIT: "kill_all",
     signal.SIGHUP: "reload",
+    signal.SIGTTIN: "raise_one",
+    signal.SIGTTOU: "retire_one",
+    signal.SIGUSR1: "reopen_logs",
+    signal.SIGWINCH: "rest",
     signal.SIGCHLD: "reap",
 }
-# Their default is to end or to stop the process, which nobody means who sends them.
-SIGNALS_TO_COME = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU)
+# Its default is to end the process, which nobody means who sends it.
+SIGNALS_TO_COME = (signal.SIGUSR2,)
 
 
-class Board(Protocol):
-    """What the primary needs of server.Board."""
-
-    slots: int
-
-    def take(self, index: int) -> int: ...
-    def release(self, index: int) -> None: ...
-    def read(self, index: int) -> dict[str, int]: ...
-
-
-@dataclass(eq=False, slots=True)
-class Seat:
-    """The claim that one more worker shall run."""
-
-    number: int  # of its workers, for people and applications
-    worker: Worker | None = None
-    successor: Worker | None = None
-    slot: int | None = None  # of its last worker: an heir finds the same inbox
-    failures: int = 0  # in a row: died while it came up, or soon after
-    due_s: float = 0.0  # an empty seat is not filled before this moment
-
-
-@dataclass(eq=False, slots=True)
-class Worker:
-    """One worker process, from the fork until it was reaped."""
-
-    pid: int
-    channel: Channel
-    slot: int
-    generation: int
-    seat: Seat
-    deadline_s: float | None
-    state: State = State.FORKED
-    ready_s: float | None = None
-    failure: str | None = None  # why it could not load the application, in its own words
-    status: int = 0  # as waitpid gave it
-
-    def __str__(self) -> str:
-        return f"worker {self.seat.number} (pid {self.pid})"
-
-
-@dataclass(slots=True)
-class World:
-    """What the primary does to the world, so that a test can be the world."""
-
-    spawn: Callable[[int, int, int], Child]  # (number, slot, generation) -> a forked worker
-    # An inbox's content to the first heir that takes it -> (how many, whether all).
-    forward: Callable[[int, list[int]], tuple[int, bool]]
-    stop_listening: Callable[[], None]
-    clock: Callable[[], float] = time.monotonic
-    waitpid: Callable[[int, int], tuple[int, int]] = os.waitpid
-    kill: Callable[[int, int], None] = os.kill
-
-
-class Primary:
+class Primary(Seating):
     """The state of a cluster and what follows from what happens to it.
 
     `urls` are what people are told once the first worker serves.  The owner calls
@@ -176,21 +68,17 @@ class Primary:
         log: logging.Logger,
         urls: Sequence[str] = (),
     ) -> None:
+        super().__init__(config, board, world, log)
         self.exit_code: int | None = None
-        self.workers: dict[int, Worker] = {}  # by pid
-        self._config = config
-        self._board = board
-        self._world = world
-        self._log = log
+        self.began_s = world.clock()
         self._urls = urls
-        self._seats = [Seat(number) for number in range(config.n_workers)]
-        self._ever_ready = False
-        self._stopping = False
         self._stopped_s = 0.0
         self._shown: str | None = None  # the last boot failure that was logged in full
-        self._reloading = False
-        self._to_renew: list[Seat] = []  # what is left of the reload
-        self._sweep_again_s: float | None = None
+        self._resting = False
+        self._renewals = Renewals(config.reload_batch)
+        self._looks_s = _looks_every_s(config)  # 0: workers are never looked at
+        self._looked_s = world.clock()
+        self._oom_kills = world.oom_kills()
 
     # ---- what the owner calls
 
@@ -200,7 +88,7 @@ class Primary:
             "fastcluster %s: primary %d, %s, application %s",
             __version__,
             os.getpid(),
-            _count(len(self._seats), "worker"),
+            count(len(self._seats), "worker"),
             self._config.app,
         )
         self.settle()
@@ -221,10 +109,8 @@ class Primary:
             if self._now() - self._stopped_s >= SAME_WISH_S:
                 self.kill_all()
             return
-        self._stopping = True
-        self._stopped_s = self._now()
-        self._reloading = False
-        self._log.info("stopping: %s to drain", _count(len(self.workers), "worker"))
+        self._begin_to_stop()
+        self._log.info("stopping: %s to drain", count(len(self.workers), "worker"))
         # Ours first: the workers close theirs as they drain, and then a new client is
         # refused and goes elsewhere, instead of waiting for nobody.
         self._world.stop_listening()
@@ -233,23 +119,105 @@ class Primary:
 
     def kill_all(self) -> None:
         """End all workers and the cluster at once."""
-        self._stopping = True
-        self._reloading = False
+        self._begin_to_stop()
         self._log.info("stopping at once")
         for worker in list(self.workers.values()):
             self._happens(worker, Event.KILL)
 
-    def reload(self) -> None:
-        """Replace all workers one by one, each when its successor is READY."""
+    def reload(self, on_end: TellEnd | None = None) -> Renewal:
+        """Replace all workers, each when its successor is READY; one that runs gives way.
+
+        on_end: called when it is over, which may be at once.
+        """
+        order = Renewal("reload", self._seats, on_end, since=self._serial)
+        if self._stopping:
+            order.fail("the server stops")
+            return order
+        self._give_up("another reload took its place")
+        self._log.info("reload: new workers come up, old ones serve until they are ready")
+        self._world.announce("reloading", "reloading")
+        # What failed may have been mended: that is what people reload for.
+        self._wake()
+        self._renewals.add(order)
+        return order
+
+    def restart(self, number: int, on_end: TellEnd | None = None) -> Renewal:
+        """Replace one worker when its successor is READY.
+
+        Raises LookupError if there is no worker of that number.
+        """
+        seat = next((seat for seat in self._seats if seat.number == number), None)
+        if seat is None or self._stopping:
+            raise LookupError(f"there is no worker {number}")
+        order = Renewal(f"restart of worker {number}", [seat], on_end, since=self._serial)
+        self._log.info("%s: its successor comes up first", order.name)
+        self._wake()
+        self._renewals.add(order)
+        return order
+
+    def scale(self, wanted: int) -> None:
+        """Have so many workers from now on.  Raises ValueError if that is too few or too many."""
+        if not 1 <= wanted <= self._config.most_workers:
+            raise ValueError(
+                f"from 1 to {self._config.most_workers} workers can be had (--max-workers), "
+                f"not {wanted}"
+            )
         if self._stopping:
             return
-        self._reloading = True
-        self._log.info("reload: new workers come up, old ones serve until they are ready")
-        self._to_renew = list(self._seats)
+        if wanted != len(self._seats):
+            self._log.info("scale: from %d to %s", len(self._seats), count(wanted, "worker"))
+        self._wake()
+        while len(self._seats) < wanted:
+            taken = {seat.number for seat in self._seats}
+            self._seats.append(Seat(min(set(range(wanted)) - taken)))
+        while len(self._seats) > wanted:
+            self._unseat(self._seats.pop())
+        self._world.announce("status", self._summary())
+
+    def raise_one(self) -> None:
+        """Have one worker more, if there may be one; wakes up who rests."""
+        if self._resting:
+            self._wake()
+        elif len(self._seats) < self._config.most_workers:
+            self.scale(len(self._seats) + 1)
+        else:
+            self._log.warning("scale: %d workers are the most (--max-workers)", len(self._seats))
+
+    def retire_one(self) -> None:
+        """Have one worker less; the last one stays."""
+        if len(self._seats) > 1:
+            self.scale(len(self._seats) - 1)
+
+    def rest(self) -> None:
+        """Retire all workers and keep the listeners, until a reload or a raise wakes us up.
+
+        A terminal sends the same signal when its window is resized, which nobody means.
+        """
+        if self._stopping or self._resting:
+            return
+        if self._world.is_in_foreground():
+            self._log.debug("SIGWINCH is the terminal's as long as we are in its foreground")
+            return
+        self._resting = True
+        self._give_up("the workers were told to rest")
+        self._log.info(
+            "resting: %s to drain; HUP or TTIN wakes", count(len(self.workers), "worker")
+        )
         for seat in self._seats:
-            # What failed may have been mended: that is what people reload for.
-            seat.failures = 0
-            seat.due_s = min(seat.due_s, self._now())
+            self._unseat(seat)
+        self._world.announce("status", "resting: connections wait")
+
+    def reopen_logs(self) -> None:
+        """Open the log files anew, here and in the workers, after somebody moved them away."""
+        names, fds = self._world.reopen()
+        if not names:
+            self._log.info("no log file was reopened: none is open by name (--log-file)")
+            return
+        for worker in self.workers.values():
+            worker.channel.send({"reopen": names}, fds)
+        for fd in fds:
+            os.close(fd)
+        self._log.info("log files reopened")
 
     def reap(self) -> None:
         """Collect the dead; strangers too, which a process 1 inherits."""
@@ -277,7 +245,7 @@ class Primary:
             self._happens(worker, Event.LOST)
 
     def settle(self) -> None:
-        """Do what is due: deadlines, empty seats, the next step of a reload, the end."""
+        """Do what is due: deadlines, looks, empty seats, the next step of a reload, the end."""
         now = self._now()
         for worker in list(self.workers.values()):
             if worker.deadline_s is not None and worker.deadline_s <= now:
@@ -285,7 +253,9 @@ class Primary:
                 self._happens(worker, Event.OVERDUE)
         if self._sweep_again_s is not None and self._sweep_again_s <= now:
             self._sweep_again_s = None
-        if not self._stopping:
+        if self._looks_s and now - self._looked_s >= self._looks_s:
+            self._look(now)
+        if not self._stopping and not self._resting:
             self._fill_seats()
             self._renew_next()
         self._end_if_over()
@@ -295,31 +265,31 @@ class Primary:
         moments = [w.deadline_s for w in self.workers.values() if w.deadline_s is not None]
         if self._sweep_again_s is not None:
             moments.append(self._sweep_again_s)
-        if not self._stopping and self._free_slots():
+        if self._looks_s and any(w.state is State.READY for w in self.workers.values()):
+            moments.append(self._looked_s + self._looks_s)
+        if not self._stopping and not self._resting and self._free_slots():
             moments += [seat.due_s for seat in self._seats if seat.worker is None]
+            moments += [seat.renew_s for seat in self._seats if self._waits_for_renewal(seat)]
         moments = [moment for moment in moments if moment < math.inf]
         return min(moments, default=None)
 
-    def orphaned_inboxes(self) -> list[int]:
-        """Return the slots without a worker, if there is one to forward what comes to them.
-
-        A connection can be handed to a worker at the moment of its death.
-        """
-        if self._sweep_again_s is not None:
-            return []
-        return self._free_slots() if self._heirs() else []
-
-    def sweep_inbox(self, slot: int) -> None:
-        """Hand what a dead worker had not taken to one that lives."""
-        heirs = self._heirs()
-        if not heirs:
-            return
-        count, is_all = self._world.forward(slot, heirs)
-        if count:
-            what = _count(count, "connection")
-            self._log.info("%s handed on that waited for a worker that is gone", what)
-        if not is_all:
-            self._sweep_again_s = self._now() + PARCEL_RETRY_S
+    def status(self) -> dict[str, Any]:
+        """Return what there is to know, in values that JSON has; durations in seconds."""
+        now = self._now()
+        return {
+            "pid": os.getpid(),
+            "version": __version__,
+            "app": self._config.app,
+            "urls": list(self._urls),
+            "state": self._phase(),
+            "age_s": round(now - self.began_s, 3),
+            "wanted": len(self._seats),
+            "most": self._config.most_workers,
+            "workers": [
+                reports.status_of(worker, self._board, now, self._world.rss_bytes(worker.pid))
+                for worker in sorted(self.workers.values(), key=lambda w: (w.seat.number, w.pid))
+            ],
+        }
 
     # ---- what the table names
 
@@ -336,6 +306,8 @@ class Primary:
                     self._back_off(seat)
         self._log.info("%s is ready", worker)
         self._succeed(worker)
+        if not self._renewals:
+            self._world.announce("ready", self._summary())
 
     def _let_drain(self, worker: Worker) -> None:
         worker.deadline_s = self._now() + self._config.timeout_graceful_s
@@ -362,6 +334,21 @@ class Primary:
         # listens any more if the whole cluster stops.
         worker.channel.send({"drain": {"last": self._stopping}})
 
+    def _abort(self, worker: Worker) -> None:
+        self._log.error(
+            "%s has shown no sign of life for %g s (--worker-timeout)%s: killed; "
+            "its threads, as it writes them itself:",
+            worker,
+            worker.pulse.quiet_s,
+            reports.doing(self._board, worker.slot),
+        )
+        worker.seat.why = "was stuck"
+        worker.was_killed = True
+        # Its own handler in C, which needs no lock of the interpreter, writes the
+        # traceback of every thread and lets it die of the signal then.
+        self._signal(worker, signal.SIGABRT)
+        worker.deadline_s = self._now() + ABORT_S
+
     def _give_up_waiting(self, worker: Worker) -> None:
         worker.failure = (
             f"the application did not load within {self._config.timeout_startup_s:g} s "
@@ -377,32 +364,31 @@ class Primary:
         held = self._board.read(worker.slot)
         self._log.error(
             "%s did not finish within %g s (--graceful-timeout): killed with %s open, "
-            "%s being answered",
+            "%s being answered%s",
             worker,
             self._config.timeout_graceful_s,
-            _count(held["connections"], "connection"),
-            _count(held["running"], "request"),
+            count(held["connections"], "connection"),
+            count(held["running"], "request"),
+            reports.doing(self._board, worker.slot),
         )
         self._kill(worker)
 
     def _kill(self, worker: Worker) -> None:
         worker.deadline_s = None
+        worker.was_killed = True
         self._signal(worker, signal.SIGKILL)
 
     def _bury_failed(self, worker: Worker) -> None:
         if worker.ready_s is None and not self._stopping:
             self._report_failed_boot(worker)
-            self._abandon_reload()
         self._bury(worker)
 
     def _bury_fallen(self, worker: Worker) -> None:
-        held = self._board.read(worker.slot)["connections"]
-        self._log.error(
-            "%s %s%s",
-            worker,
-            how_it_ended(worker.status),
-            f"; it held {_count(held, 'connection')}" if held else "",
-        )
+        why = reports.epitaph(worker, self._board, self._new_oom_kills())
+        worker.seat.why = why
+        is_known = worker.seat.in_crash_loop and not self._lasted(worker)
+        level = logging.DEBUG if is_known else logging.ERROR
+        self._log.log(level, "%s %s", worker, why)
         self._bury(worker)
 
     def _bury_drained(self, worker: Worker) -> None:
@@ -445,11 +431,49 @@ class Primary:
     def _report_failed_boot(self, worker: Worker) -> None:
         """Log why a worker did not come up, but the same reason in full only once."""
         why = worker.failure or f"{how_it_ended(worker.status)} while it started"
+        worker.seat.why = why
         if why == self._shown:
             self._log.debug("%s failed for the same reason", worker)
             return
         self._shown = why
         self._log.error("%s did not come up: %s", worker, why)
+
+    def _new_oom_kills(self) -> int:
+        before, self._oom_kills = self._oom_kills, self._world.oom_kills()
+        return 0 if before is None or self._oom_kills is None else self._oom_kills - before
+
+    def _look(self, now: float) -> None:
+        """Ask the scoreboard who is stuck, and who has served enough."""
+        # What we slept through with the whole machine is nobody's silence.
+        passed_s = min(now - self._looked_s, 2 * self._looks_s)
+        self._looked_s = now
+        for worker in list(self.workers.values()):
+            if worker.state is State.READY:
+                self._look_at(worker, now, passed_s)
+
+    def _look_at(self, worker: Worker, now: float, passed_s: float) -> None:
+        slot = self._board.read(worker.slot)
+        timeout_s = self._config.timeout_worker_s
+        if timeout_s:
+            sign = (slot["heartbeat_ms"], slot["requests"])
+            verdict = worker.pulse.look(sign, passed_s, timeout_s)
+            if verdict is Verdict.ASK:
+                worker.channel.send({"beat": {}})
+            elif verdict is Verdict.SILENT:
+                self._happens(worker, Event.SILENT)
+                return
+        seat = worker.seat
+        if seat.worker is not worker or self._renewals.holds(seat):
+            return
+        limited = worker.allowance.rss_bytes
+        rss_bytes = self._world.rss_bytes(worker.pid) if limited else 0
+        age_s = now - (worker.ready_s or now)
+        why = worker.allowance.is_used_up(slot["requests"], age_s, rss_bytes)
+        if why is not None:
+            self._log.info("%s %s: its successor comes up", worker, why)
+            self._renewals.add(
+                Renewal(f"replacement of worker {seat.number}", [seat], since=self._serial)
+            )
 
     # ---- seats
 
@@ -458,121 +482,98 @@ class Primary:
         seat = worker.seat
         if seat.successor is worker:
             seat.successor = None
-            self._abandon_reload()
+            self._lose_successor(seat)
         elif seat.worker is worker:
             seat.worker, seat.successor = seat.successor, None
             self._reckon(seat, worker)
+            if seat.worker is None:
+                self._lose_successor(seat)
 
-    def _reckon(self, seat: Seat, worker: Worker) -> None:
-        """Decide when a worker that was not retired gets an heir."""
-        now = self._now()
-        if worker.ready_s is not None and now - worker.ready_s >= SHORT_LIFE_S:
-            seat.failures = 0
-            seat.due_s = now
-        elif self._ever_ready:
-            self._back_off(seat)
-        else:
-            # If none of the first comes up, none ever will: wait for the others' fate.
-            seat.due_s = math.inf
+    def _unseat(self, seat: Seat) -> None:
+        """Retire whoever is in the seat, which is not to blame for anything."""
+        workers = [worker for worker in (seat.worker, seat.successor) if worker is not None]
+        seat.worker = seat.successor = None
+        self._renewals.forget(seat)
+        for worker in workers:
+            self._happens(worker, Event.RETIRE)
 
-    def _back_off(self, seat: Seat) -> None:
-        seat.failures += 1
-        delay_s = backoff_s(seat.failures)
-        seat.due_s = self._now() + delay_s
-        if seat.failures > 1 and not self._stopping:
-            self._log.warning(
-                "a worker failed %d times in a row; next try in %g s", seat.failures, delay_s
-            )
-
-    def _fill_seats(self) -> None:
+    def _wake(self) -> None:
+        """Fill all seats at once: whoever rested or failed is wanted again."""
+        self._resting = False
         for seat in self._seats:
-            if seat.worker is None and seat.due_s <= self._now():
-                free = self._free_slots()
-                if not free:
-                    return
-                seat.worker = self._raise(seat, seat.slot if seat.slot in free else free[0])
+            seat.failures = 0
+            seat.in_crash_loop = False
+            seat.renew_s = 0.0
+            seat.due_s = min(seat.due_s, self._now())
 
-    def _raise(self, seat: Seat, slot: int) -> Worker | None:
-        """Fork a worker for a seat; None, and the seat has to wait, if that fails."""
-        generation = self._board.take(slot)
-        try:
-            child = self._world.spawn(seat.number, slot, generation)
-        except OSError as error:
-            self._board.release(slot)
-            self._log.error("cannot start a worker: %s", error.strerror or error)
-            if self._ever_ready:
-                self._back_off(seat)
-            else:
-                seat.due_s = math.inf
-            return None
-        seat.slot = slot
-        worker = Worker(
-            pid=child.pid,
-            channel=child.channel,
-            slot=slot,
-            generation=generation,
-            seat=seat,
-            deadline_s=self._now() + self._config.timeout_startup_s,
-        )
-        self.workers[child.pid] = worker
-        return worker
+    # ---- renewals
 
-    def _free_slots(self) -> list[int]:
-        taken = {worker.slot for worker in self.workers.values()}
-        return [slot for slot in range(self._board.slots) if slot not in taken]
-
-    def _heirs(self) -> list[int]:
-        """Return the slots that can take connections, the least busy first."""
-        for state in (State.READY, State.DRAINING):
-            slots = [worker.slot for worker in self.workers.values() if worker.state is state]
-            if slots:
-                return sorted(slots, key=lambda slot: self._board.read(slot)["connections"])
-        return []
-
-    # ---- reload
+    def _waits_for_renewal(self, seat: Seat) -> bool:
+        return seat.renew_s > self._now() and self._renewals.holds(seat)
 
     def _renew_next(self) -> None:
-        """Raise the next successor, one at a time."""
-        if not self._reloading or not self._ever_ready:
+        """Raise successors, as many at a time as --reload-batch says."""
+        if not self._renewals or not self._ever_ready:
             return
-        while not any(seat.successor for seat in self._seats):
-            if not self._to_renew:
-                self._reloading = False
-                self._log.info("reload: done, all workers are new")
-                return
-            free = self._free_slots()
-            if not free:
-                return
-            seat = self._to_renew.pop(0)
-            if seat.worker is None:
-                # Whoever fills it comes up with the new code anyway.
-                continue
+        while (free := self._free_slots()) and (
+            found := self._renewals.next(self._seats, self._now())
+        ):
+            _, seat = found
             seat.successor = self._raise(seat, free[0])
             if seat.successor is None:
-                self._abandon_reload()
-                return
+                self._lose_successor(seat)
+        for order in self._renewals.sweep():
+            self._log.info("%s: done%s", order.name, _ALL_NEW if order.name == "reload" else "")
+        if not self._renewals:
+            self._world.announce("ready", self._summary())
 
     def _succeed(self, worker: Worker) -> None:
         """A worker is READY: if it is a successor, its predecessor may go."""
         seat = worker.seat
-        if seat.successor is not worker:
+        if seat.successor not in (None, worker):
+            return
+        order = self._renewals.of(seat)
+        if order is not None:
+            order.underway.remove(seat)
+        if seat.successor is None:
             return
         old, seat.worker, seat.successor = seat.worker, worker, None
         seat.failures = 0
         if old is not None:
             self._happens(old, Event.RETIRE)
 
-    def _abandon_reload(self) -> None:
-        if not self._reloading:
+    def _lose_successor(self, seat: Seat) -> None:
+        """A successor did not come up: its order ends, and the old worker keeps serving."""
+        order = self._renewals.of(seat)
+        if order is None:
             return
-        self._reloading = False
-        self._to_renew.clear()
-        self._log.error("reload: given up, the old workers keep serving")
+        if seat.worker is not None:
+            seat.failures += 1
+            seat.renew_s = self._now() + backoff_s(seat.failures)
+        self._log.error("%s: given up, the old workers keep serving", order.name)
+        self._dismiss_successors(order.fail(seat.why or "its successor did not come up"))
+
+    def _give_up(self, error: str) -> None:
+        for seat in self._renewals.fail_all(error):
+            seat.renew_s = 0.0
+
+    def _dismiss_successors(self, seats: Sequence[Seat]) -> None:
+        for seat in seats:
+            successor, seat.successor = seat.successor, None
+            if successor is not None:
+                self._happens(successor, Event.RETIRE)
 
     # ---- the end
 
+    def _begin_to_stop(self) -> None:
+        self._stopping = True
+        self._resting = False
+        self._stopped_s = self._now()
+        self._give_up("the server stops")
+        self._world.announce("stopping", "stopping")
+
     def _end_if_over(self) -> None:
-        if self.workers or self.exit_code is not None:
+        if self.workers or self.exit_code is not None or self._resting:
             return
         if self._stopping:
             self._log.info("stopped")
@@ -581,11 +582,34 @@ class Primary:
             self._log.error("no worker came up: giving up")
             self.exit_code = errors.EXIT_APP
 
-    def _now(self) -> float:
-        return self._world.clock()
+    # ---- words
+
+    def _phase(self) -> str:
+        if self._stopping:
+            return "stopping"
+        if self._resting:
+            return "resting"
+        if self._renewals.named("reload"):
+            return "reloading"
+        return "serving" if self._ever_ready else "starting"
+
+    def _summary(self) -> str:
+        ready = sum(worker.state is State.READY for worker in self.workers.values())
+        where = f" on {', '.join(self._urls)}" if self._urls else ""
+        return f"{ready} of {count(len(self._seats), 'worker')} ready{where}"
 
 
-# ---- the real world
+_ALL_NEW = ", all workers are new"
+
+
+def _looks_every_s(config: Config) -> float:
+    """Return how often the scoreboard is asked about the workers, 0 for never."""
+    intervals = []
+    if config.timeout_worker_s:
+        intervals.append(heartbeat.look_every_s(config.timeout_worker_s))
+    if retirement.is_limited(config):
+        intervals.append(retirement.LOOK_EVERY_S)
+    return min(intervals, default=0.0)
 
 
 def slots_for(workers: int) -> int:
@@ -595,101 +619,3 @@ def slots_for(workers: int) -> int:
     more: a slot's inbox costs a descriptor in every worker.
     """
     return workers + min(workers, SPARE_SLOTS)
-
-
-def run(
-    config: Config,
-    listeners: Sequence[socket.socket],
-    main: Callable[..., int],
-    board: Board,
-) -> int:
-    """Keep `config.n_workers` workers alive until a signal ends them; return the exit code.
-
-    `listeners` listen already; they are closed when the cluster stops.  `main` is the
-    life of a worker from the fork to its exit code, worker.main; `board` has
-    `slots_for(config.n_workers)` slots or more.  Takes over the signals in SIGNALS until
-    it returns, so it is called by the main thread, and no other thread runs.
-    """
-    log = logging.getLogger("fastcluster")
-    with contextlib.ExitStack() as at_end:
-        # Before the first fork, so that a signal during the start is kept.
-        signals = SignalPipe([*SIGNALS, *SIGNALS_TO_COME])
-        at_end.callback(signals.close)
-        inboxes = [Inbox() for _ in range(board.slots)]
-        for inbox in inboxes:
-            at_end.callback(inbox.close)
-
-        def spawn(number: int, slot: int, generation: int) -> Child:
-            def live(channel: Channel) -> int:
-                return main(
-                    config,
-                    listeners,
-                    channel,
-                    number=number,
-                    slot=slot,
-                    generation=generation,
-                    board=board,
-                    inbox=inboxes[slot].receiving,
-                    outboxes=[inbox.sending for inbox in inboxes],
-                )
-
-            others = [worker.channel for worker in primary.workers.values()]
-            foreign = [inbox.receiving for inbox in inboxes if inbox is not inboxes[slot]]
-            return child_process.spawn(
-                live, close=[*others, *foreign], exit_timeout_s=max(1.0, config.timeout_graceful_s)
-            )
-
-        def stop_listening() -> None:
-            for listener in listeners:
-                listener.close()
-
-        world = World(
-            spawn=spawn,
-            forward=lambda slot, heirs: inboxes[slot].forward([inboxes[i] for i in heirs]),
-            stop_listening=stop_listening,
-        )
-        urls = [sockets.url(listener) for listener in listeners]
-        primary = Primary(config, board, world, log, urls)
-        primary.start()
-        while primary.exit_code is None:
-            _turn(primary, signals, inboxes)
-        return primary.exit_code
-
-
-def _turn(primary: Primary, signals: SignalPipe, inboxes: Sequence[Inbox]) -> None:
-    """Wait until something happens, and do what follows."""
-    poll = select.poll()
-    poll.register(signals.fileno(), select.POLLIN)
-    speakers = {w.channel.fileno(): w for w in primary.workers.values() if not w.channel.eof}
-    for fd, worker in speakers.items():
-        poll.register(fd, select.POLLIN | (select.POLLOUT if worker.channel.wants_write else 0))
-    orphaned = {inboxes[slot].receiving.fileno(): slot for slot in primary.orphaned_inboxes()}
-    for fd in orphaned:
-        poll.register(fd, select.POLLIN)
-    deadline_s = primary.next_deadline()
-    wait_ms = None if deadline_s is None else max(0.0, deadline_s - time.monotonic()) * 1000
-    events = poll.poll(None if wait_ms is None else math.ceil(wait_ms))
-    # Signals first: who stops the whole group has told the workers, too, and they are not
-    # to be replaced.
-    for number in signals.read():
-        primary.signalled(number)
-    for fd, what in events:
-        if fd in orphaned:
-            primary.sweep_inbox(orphaned[fd])
-        elif fd in speakers:
-            if what & select.POLLOUT:
-                speakers[fd].channel.flush()
-            primary.hear(speakers[fd])
-    primary.settle()
-
-
-# ---- words
-
-
-def backoff_s(failures: int) -> float:
-    """Return how long a seat waits after so many failures in a row, in seconds."""
-    return float(min(BACKOFF_FIRST_S * 2 ** min(failures - 1, 20), BACKOFF_MOST_S))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from fastcluster.roster import Seat
+from fastcluster.roster import Seat, State
 
 TellEnd = Callable[["Renewal"], object]
 
@@ -19,11 +19,20 @@ class Renewal:
     """One order, from the moment it was given until it is done or has failed.
 
     name: what people are told, "reload" or "restart of worker 3".  on_end: called once,
-    with this, when it is over.
+    with this, when it is over.  since: the serial of the worker that was forked last; who
+    came later is new already.
     """
 
-    def __init__(self, name: str, seats: Iterable[Seat], on_end: TellEnd | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        seats: Iterable[Seat],
+        on_end: TellEnd | None = None,
+        *,
+        since: int = 0,
+    ) -> None:
         self.name = name
+        self.since = since
         self.waiting = list(seats)
         self.underway: list[Seat] = []
         self.error: str | None = None
@@ -96,13 +105,26 @@ class Renewals:
             return None
         for order in self._orders:
             for seat in list(order.waiting):
-                if seat not in seats or seat.worker is None:
-                    order.waiting.remove(seat)
-                elif seat.successor is None and seat.renew_s <= now_s:
-                    order.waiting.remove(seat)
+                if seat.successor is not None or seat.renew_s > now_s:
+                    continue
+                order.waiting.remove(seat)
+                worker = seat.worker
+                if seat not in seats or worker is None:
+                    continue
+                if worker.serial <= order.since:
                     order.underway.append(seat)
                     return order, seat
+                if worker.state is State.FORKED:
+                    # Raised since the order was given, but it is yet to come up.
+                    order.underway.append(seat)
         return None
+
+    def forget(self, seat: Seat) -> None:
+        """Leave a seat out of all orders: who was in it was sent away for another reason."""
+        for order in self._orders:
+            for seats in (order.waiting, order.underway):
+                if seat in seats:
+                    seats.remove(seat)
 
     def sweep(self) -> list[Renewal]:
         """Return the orders that are done now, and forget all that are over."""

@@ -54,6 +54,4 @@ def _part(config: Config, chance: random.Random) -> int:
 
 def is_limited(config: Config) -> bool:
     """Tell whether workers are to be looked at at all."""
-    return bool(
-        config.max_requests or config.max_worker_lifetime_s or config.max_worker_rss_bytes
-    )
+    return bool(config.max_requests or config.max_worker_lifetime_s or config.max_worker_rss_bytes)

@@ -106,6 +106,7 @@ class Worker:
     channel: Channel
     slot: int
     generation: int
+    serial: int  # of all forks
     seat: Seat
     deadline_s: float | None
     state: State = State.FORKED

@@ -9,6 +9,7 @@ bytes' side meet, and this file alone knows who drives the server.
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -19,13 +20,13 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastcluster import apps
+from fastcluster import apps, proc
 from fastcluster.adapters import handler_for
 from fastcluster.channel import Channel
 from fastcluster.child_process import SignalPipe, accept_signals, leave_within
 from fastcluster.config import Config
 from fastcluster.errors import EXIT_APP, EXIT_OK, AppLoadError
-from fastcluster.log import AccessLog, set_up
+from fastcluster.log import AccessLog, access_fd, error_fd, set_up, take_files
 
 if TYPE_CHECKING:
     from fastcluster.exchange import Handler
@@ -91,7 +92,11 @@ def main(
     signals = SignalPipe(HANDLED)
     signal.signal(signal.SIGTERM, _leave)
     log = set_up(config.log_level, f"worker {number}")
+    # A crash in native code, or SIGABRT from the primary when we are stuck, leaves the
+    # traceback of every thread: by a handler in C that waits for no lock.
+    faulthandler.enable(file=error_fd(), all_threads=True)
     log.debug("generation %d in slot %d", generation, slot)
+    _show(number, config, "loading")
     try:
         accept_signals()
         handler = make_handler(config)
@@ -99,7 +104,7 @@ def main(
         if guest is not None and not start_up(guest, channel, signals):
             guest.close()
             return EXIT_OK
-        access = AccessLog() if config.logs_access else None
+        access = AccessLog(access_fd()) if config.logs_access else None
         from fastcluster.server import Server
 
         server = Server(
@@ -120,7 +125,16 @@ def main(
     except BaseException as error:
         signals.renew()
         return _report(channel, error)
-    life = Life(server, listeners, channel, signals, config.timeout_graceful_s, log, driver=guest)
+    life = Life(
+        server,
+        listeners,
+        channel,
+        signals,
+        config.timeout_graceful_s,
+        log,
+        driver=guest,
+        show_state=lambda state: _show(number, config, state),
+    )
     life.live()
     if life.is_orphan:
         # Nobody would end us if a thread of the application did not.
@@ -132,6 +146,10 @@ def main(
     if access is not None:
         access.close()
     return EXIT_OK
+
+
+def _show(number: int, config: Config, state: str) -> None:
+    proc.set_title(f"fastcluster: worker {number} {state} [{config.app}]")
 
 
 def make_handler(config: Config) -> Handler:
@@ -203,7 +221,9 @@ class Life:
         log: logging.Logger,
         clock: Callable[[], float] = time.monotonic,
         driver: DriverLike | None = None,
+        show_state: Callable[[str], None] = lambda state: None,
     ) -> None:
+        self._show_state = show_state
         self._server = server
         self._listeners = listeners
         self._channel = channel
@@ -235,6 +255,7 @@ class Life:
         self._server.watch(self._channel.fileno(), self._hear)
         self._server.watch(self._signals.fileno(), self._signalled)
         self._server.ready()
+        self._show_state("ready")
         self._channel.send({"ready": {"pid": os.getpid()}})
 
     def _left_ms(self) -> int:
@@ -245,13 +266,17 @@ class Life:
 
     def _hear(self) -> None:
         for message, fds in self._channel.receive():
-            for fd in fds:
-                os.close(fd)
             match message:
                 case {"drain": {"last": bool(last)}}:
                     self._drain(last)
+                case {"beat": _}:
+                    pass  # that we heard it is the answer: the turn is on the scoreboard
+                case {"reopen": list(names)}:
+                    take_files(names, fds)
                 case _:
                     self._log.debug("the primary said %r", message)
+            for fd in fds:
+                os.close(fd)
         if self._channel.eof:
             self._be_orphan()
 
@@ -270,6 +295,7 @@ class Life:
 
     def _drain(self, last: bool) -> None:
         self._draining = True
+        self._show_state("draining")
         self._server.drain(last)
         if last:
             # Whoever connects from now on is refused at once and goes elsewhere.

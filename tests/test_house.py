@@ -18,11 +18,14 @@ LAYERS = {
     "csrc": 10,
     "errors": 10,
     "cpus": 15,
+    "heartbeat": 15,
+    "proc": 15,
     "fields": 15,
     "forwarded": 14,
     "options": 15,
     "multipart": 17,
     "config": 20,
+    "retirement": 22,
     "exchange": 20,
     "parser": 25,
     "spool": 25,
@@ -55,7 +58,12 @@ LAYERS = {
     "native_async": 36,
     "adapters": 38,
     "wsgi": 35,
+    "roster": 33,
+    "renewal": 34,
+    "reports": 34,
+    "seating": 35,
     "primary": 40,
+    "supervisor": 42,
     "http": 40,
     "emitter": 30,
     "link": 32,
@@ -70,7 +78,19 @@ LAYERS = {
 }
 
 # The two columns of the house: processes and bytes.
-PROCESSES = {"apps", "channel", "child_process", "primary", "sockets"}
+PROCESSES = {
+    "apps",
+    "channel",
+    "child_process",
+    "primary",
+    "renewal",
+    "reports",
+    "retirement",
+    "roster",
+    "seating",
+    "sockets",
+    "supervisor",
+}
 BYTES = (
     {name for name, layer in LAYERS.items() if layer >= 20}
     - PROCESSES
@@ -186,6 +206,7 @@ def test_one_verb_one_file_in_c(verb: str, owners: set[str]) -> None:
 PYTHON_VERBS = [
     (r"\bos\.fork\(", {"child_process.py"}),
     (r"\bos\.(waitpid|kill)\b", {"primary.py", "cluster_primary.py"}),
+    (r"\bos\.(waitpid|kill)\b", {"seating.py"}),
     (r"\.bind\((?!\*)", {"sockets.py"}),
     # Which loop's thread waits, and the one wait of a handler that writes too much.
     (r"\bwith nogil:", {"server.pyx", "exchange.pyx"}),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
+import random
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -34,6 +36,8 @@ CODE_3 = 3 << 8
 class FakeChannel:
     """The primary's end: what it sent is kept, what the worker says is put in."""
 
+    fds = 0
+
     def __init__(self) -> None:
         self.sent: list[Message] = []
         self.inbound: list[Message] = []
@@ -46,6 +50,7 @@ class FakeChannel:
         if self.is_deaf:
             return False
         self.sent.append(message)
+        self.fds += len(fds)
         return True
 
     def receive(self) -> list[tuple[Message, list[int]]]:
@@ -63,6 +68,10 @@ class FakeBoard:
         self.taken: dict[int, int] = {}
         self.generations = [0] * slots
         self.connections = [0] * slots
+        self.requests = [0] * slots
+        self.heartbeats = [0] * slots
+        self.running = 1
+        self.request: dict[str, Any] | None = None
 
     def take(self, index: int) -> int:
         assert index not in self.taken, f"slot {index} is taken twice"
@@ -74,7 +83,17 @@ class FakeBoard:
         del self.taken[index]
 
     def read(self, index: int) -> dict[str, int]:
-        return {"connections": self.connections[index], "running": 1}
+        return {
+            "connections": self.connections[index],
+            "running": self.running,
+            "requests": self.requests[index],
+            "heartbeat_ms": self.heartbeats[index],
+            "accepted": 0,
+            "handed_over": 0,
+        }
+
+    def last_request(self, index: int) -> dict[str, Any] | None:
+        return self.request
 
 
 class Stage:
@@ -82,6 +101,8 @@ class Stage:
 
     def __init__(self, workers: int = 2, spare: bool = True, **options: Any) -> None:
         options = {"timeout_graceful_s": GRACE_S, "timeout_startup_s": STARTUP_S, **options}
+        # Workers are looked at in the tests that ask for it.
+        options.setdefault("timeout_worker_s", 0)
         self.config = Config(app="app:app", workers=workers, **options)
         self.board = FakeBoard(slots_for(workers) if spare else workers)
         self.now = 1000.0
@@ -92,6 +113,10 @@ class Stage:
         self.forwarded: list[tuple[int, list[int]]] = []
         self.inbox_has_room = True
         self.no_fork = False
+        self.rss_bytes = 0
+        self.oom_kills = 0
+        self.is_in_foreground = False
+        self.has_log_file = False
         self.is_listening = True
         self._pids = itertools.count(100)
         world = World(
@@ -100,6 +125,11 @@ class Stage:
             stop_listening=self._stop_listening,
             clock=lambda: self.now,
             waitpid=self._waitpid,
+            rss_bytes=lambda pid: self.rss_bytes,
+            oom_kills=lambda: self.oom_kills,
+            is_in_foreground=lambda: self.is_in_foreground,
+            reopen=lambda: (["error"], [os.dup(2)]) if self.has_log_file else ([], []),
+            chance=random.Random(1),
             kill=lambda pid, number: self.killed.append((pid, signal.Signals(number).name)),
         )
         log = logging.getLogger("fastcluster.test_primary")
@@ -190,6 +220,7 @@ CELLS: dict[tuple[State, Event], tuple[State, list[str], list[Message], float | 
     (State.FORKED, Event.READY): (State.READY, [], [], None),
     (State.FORKED, Event.DRAINS): (State.DRAINING, [], [], GRACE_S),
     (State.FORKED, Event.LOST): (State.FORKED, [], [], 5.0),
+    (State.FORKED, Event.SILENT): (State.FORKED, [], [], STARTUP_S),
     (State.FORKED, Event.RETIRE): (State.DRAINING, ["SIGTERM"], [], GRACE_S),
     (State.FORKED, Event.OVERDUE): (State.CONDEMNED, ["SIGKILL"], [], None),
     (State.FORKED, Event.KILL): (State.CONDEMNED, ["SIGKILL"], [], None),
@@ -197,6 +228,7 @@ CELLS: dict[tuple[State, Event], tuple[State, list[str], list[Message], float | 
     (State.READY, Event.READY): (State.READY, [], [], None),
     (State.READY, Event.DRAINS): (State.DRAINING, [], [], GRACE_S),
     (State.READY, Event.LOST): (State.READY, [], [], 5.0),
+    (State.READY, Event.SILENT): (State.CONDEMNED, ["SIGABRT"], [], 2.0),
     (State.READY, Event.RETIRE): (State.DRAINING, [], [DRAIN], GRACE_S),
     (State.READY, Event.OVERDUE): (State.CONDEMNED, ["SIGKILL"], [], None),
     (State.READY, Event.KILL): (State.CONDEMNED, ["SIGKILL"], [], None),
@@ -204,6 +236,7 @@ CELLS: dict[tuple[State, Event], tuple[State, list[str], list[Message], float | 
     (State.DRAINING, Event.READY): (State.DRAINING, [], [], GRACE_S),
     (State.DRAINING, Event.DRAINS): (State.DRAINING, [], [], GRACE_S),
     (State.DRAINING, Event.LOST): (State.DRAINING, [], [], GRACE_S),
+    (State.DRAINING, Event.SILENT): (State.DRAINING, [], [], GRACE_S),
     (State.DRAINING, Event.RETIRE): (State.DRAINING, [], [DRAIN], GRACE_S),
     (State.DRAINING, Event.OVERDUE): (State.CONDEMNED, ["SIGKILL"], [], None),
     (State.DRAINING, Event.KILL): (State.CONDEMNED, ["SIGKILL"], [], None),
@@ -211,9 +244,10 @@ CELLS: dict[tuple[State, Event], tuple[State, list[str], list[Message], float | 
     (State.CONDEMNED, Event.READY): (State.CONDEMNED, [], [], None),
     (State.CONDEMNED, Event.DRAINS): (State.CONDEMNED, [], [], None),
     (State.CONDEMNED, Event.LOST): (State.CONDEMNED, [], [], None),
+    (State.CONDEMNED, Event.SILENT): (State.CONDEMNED, [], [], None),
     (State.CONDEMNED, Event.RETIRE): (State.CONDEMNED, [], [], None),
-    (State.CONDEMNED, Event.OVERDUE): (State.CONDEMNED, [], [], None),
-    (State.CONDEMNED, Event.KILL): (State.CONDEMNED, [], [], None),
+    (State.CONDEMNED, Event.OVERDUE): (State.CONDEMNED, ["SIGKILL"], [], None),
+    (State.CONDEMNED, Event.KILL): (State.CONDEMNED, ["SIGKILL"], [], None),
     (State.CONDEMNED, Event.EXIT): (State.DEAD, [], [], None),
 }
 
@@ -458,7 +492,10 @@ def test_later_boot_failures_leave_the_healthy_alone(log: pytest.LogCaptureFixtu
     assert healthy.state is State.READY
     assert stage.killed == []
     assert stage.primary.exit_code is None
-    assert said(log, "SyntaxError: line 3") == 1
+    # When it first happened, and when it had become a crash loop.
+    assert said(log, "SyntaxError: line 3") == 2
+    assert said(log, "crash loop: worker 0 failed 5 times in a row", logging.ERROR) == 1
+    assert said(log, "times in a row; next try", logging.WARNING) == 3
     assert said(log, "a worker failed 9 times in a row; next try in 25.6 s") == 1
 
 
@@ -681,7 +718,7 @@ def test_a_worker_that_cannot_be_told_gets_the_signal() -> None:
     assert stage.killed == [(worker.pid, "SIGTERM")]
 
 
-@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2", "SIGTTIN", "SIGTTOU"])
+@pytest.mark.parametrize("name", ["SIGUSR2"])
 def test_signals_to_come_end_nothing(log: pytest.LogCaptureFixture, name: str) -> None:
     stage = Stage(workers=1)
     stage.all_ready()
@@ -889,3 +926,322 @@ def test_stop_during_a_reload_retires_the_successor_too() -> None:
         stage.dies(worker, 0)
     assert stage.primary.exit_code == errors.EXIT_OK
     assert len(stage.spawned) == 3
+
+
+def test_a_reload_renews_a_batch_at_a_time() -> None:
+    stage = Stage(workers=5, reload_batch=2)
+    old = stage.all_ready()
+    stage.primary.reload()
+    stage.primary.settle()
+    assert stage.states().count(State.FORKED) == 2
+    stage.says(stage.newest(), {"ready": {}})
+    assert stage.states().count(State.FORKED) == 2
+    assert [worker.state for worker in old].count(State.DRAINING) == 1
+
+
+def test_a_reload_that_fails_sends_the_other_successors_away() -> None:
+    stage = Stage(workers=3, reload_batch=2)
+    stage.all_ready()
+    stage.primary.reload()
+    stage.primary.settle()
+    first, second = stage.workers()[3:]
+    stage.says(first, {"failed": "SyntaxError"})
+    stage.dies(first, CODE_3)
+    assert stage.killed == [(second.pid, "SIGTERM")]
+    stage.dies(second, 0)
+    stage.passes(100)
+    assert stage.states() == [State.READY] * 3
+    assert len(stage.spawned) == 5
+
+
+def test_who_gave_the_order_hears_how_it_ended() -> None:
+    stage = Stage(workers=1)
+    stage.all_ready()
+    ended: list[str | None] = []
+    stage.primary.reload(lambda order: ended.append(order.error))
+    stage.primary.settle()
+    stage.says(stage.newest(), {"failed": "SyntaxError: line 3"})
+    stage.dies(stage.newest(), CODE_3)
+    stage.primary.reload(lambda order: ended.append(order.error))
+    stage.primary.settle()
+    assert ended == ["SyntaxError: line 3"]
+    stage.says(stage.newest(), {"ready": {}})
+    assert ended == ["SyntaxError: line 3", None]
+
+
+def test_a_second_reload_takes_the_place_of_the_first() -> None:
+    stage = Stage(workers=2)
+    stage.all_ready()
+    ended: list[str | None] = []
+    stage.primary.reload(lambda order: ended.append(order.error))
+    stage.primary.settle()
+    stage.primary.reload()
+    assert ended == ["another reload took its place"]
+    for _ in range(3):
+        stage.says(stage.newest(), {"ready": {}})
+        for worker in stage.workers():
+            if worker.state is State.DRAINING:
+                stage.dies(worker, 0)
+    fresh = [worker for worker in stage.workers() if worker.state is State.READY]
+    assert sorted(worker.pid for worker in fresh) == [103, 104]
+
+
+def test_one_worker_is_restarted() -> None:
+    stage = Stage(workers=2)
+    _, two = stage.all_ready()
+    stage.primary.restart(1)
+    stage.primary.settle()
+    stage.says(stage.newest(), {"ready": {}})
+    assert two.state is State.DRAINING
+    assert stage.numbers == [0, 1, 1]
+    with pytest.raises(LookupError, match="no worker 7"):
+        stage.primary.restart(7)
+
+
+# ---- more and fewer workers
+
+
+def test_ttin_and_ttou_raise_and_retire_one() -> None:
+    stage = Stage(workers=1)
+    [one] = stage.all_ready()
+    stage.primary.signalled(signal.SIGTTIN)
+    stage.primary.settle()
+    assert stage.numbers == [0, 1]
+    two = stage.newest()
+    stage.says(two, {"ready": {}})
+    stage.primary.signalled(signal.SIGTTOU)
+    stage.primary.settle()
+    assert (one.state, two.state) == (State.READY, State.DRAINING)
+    stage.dies(two, 0)
+    stage.passes(100)
+    assert stage.workers() == [one]
+    stage.primary.signalled(signal.SIGTTOU)
+    assert one.state is State.READY
+
+
+def test_there_are_no_more_workers_than_most(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=1, max_workers=1)
+    stage.all_ready()
+    stage.primary.signalled(signal.SIGTTIN)
+    stage.primary.settle()
+    assert len(stage.spawned) == 1
+    assert said(log, "1 workers are the most (--max-workers)", logging.WARNING) == 1
+    with pytest.raises(ValueError, match="from 1 to 1 workers can be had"):
+        stage.primary.scale(2)
+
+
+def test_a_seat_that_is_taken_away_in_a_reload_holds_nothing_up(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    stage = Stage(workers=2)
+    stage.all_ready()
+    stage.primary.reload()
+    stage.primary.settle()
+    stage.says(stage.newest(), {"ready": {}})
+    successor = stage.newest()
+    stage.primary.scale(1)
+    stage.primary.settle()
+    assert (successor.pid, "SIGTERM") in stage.killed
+    assert said(log, "reload: done") == 1
+
+
+def test_winch_rests_and_hup_wakes() -> None:
+    stage = Stage(workers=2)
+    old = stage.all_ready()
+    stage.primary.signalled(signal.SIGWINCH)
+    for worker in old:
+        assert channel(worker).sent == [DRAIN]
+        stage.dies(worker, 0)
+    stage.passes(100)
+    assert stage.workers() == []
+    assert stage.primary.exit_code is None
+    assert stage.is_listening
+    assert stage.primary.next_deadline() is None
+    ended: list[str | None] = []
+    stage.primary.reload(lambda order: ended.append(order.error))
+    stage.primary.settle()
+    assert stage.states() == [State.FORKED] * 2
+    assert ended == []
+    for worker in stage.workers():
+        stage.says(worker, {"ready": {}})
+    assert ended == [None]
+    assert len(stage.spawned) == 4
+
+
+def test_ttin_wakes_as_many_as_there_were() -> None:
+    stage = Stage(workers=2)
+    for worker in stage.all_ready():
+        stage.primary.rest()
+        stage.dies(worker, 0)
+    stage.primary.signalled(signal.SIGTTIN)
+    stage.primary.settle()
+    assert stage.states() == [State.FORKED] * 2
+
+
+def test_winch_of_a_terminal_that_is_resized_means_nothing() -> None:
+    stage = Stage(workers=1)
+    [worker] = stage.all_ready()
+    stage.is_in_foreground = True
+    stage.primary.signalled(signal.SIGWINCH)
+    assert worker.state is State.READY
+
+
+def test_a_stop_while_all_rest_ends_it() -> None:
+    stage = Stage(workers=1)
+    [worker] = stage.all_ready()
+    stage.primary.rest()
+    stage.dies(worker, 0)
+    stage.primary.stop()
+    stage.primary.settle()
+    assert stage.primary.exit_code == errors.EXIT_OK
+
+
+def test_usr1_hands_the_new_files_to_all_workers(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=2)
+    workers = stage.all_ready()
+    stage.primary.signalled(signal.SIGUSR1)
+    assert said(log, "no log file was reopened") == 1
+    stage.has_log_file = True
+    stage.primary.signalled(signal.SIGUSR1)
+    for worker in workers:
+        assert channel(worker).sent == [{"reopen": ["error"]}]
+        assert channel(worker).fds == 1
+
+
+# ---- workers that have served enough, and those that are stuck
+
+
+def test_a_worker_is_replaced_after_its_requests(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=2, max_requests=100)
+    worn, _ = stage.all_ready()
+    stage.passes(0.5)
+    assert len(stage.spawned) == 2
+    stage.board.requests[worn.slot] = 100
+    due = stage.primary.next_deadline()
+    assert due == stage.now + 0.5
+    stage.passes(0.5)
+    assert stage.states() == [State.READY, State.READY, State.FORKED]
+    stage.passes(0.5)
+    assert len(stage.spawned) == 3
+    stage.says(stage.newest(), {"ready": {}})
+    assert worn.state is State.DRAINING
+    assert said(log, "has begun 100 requests (--max-requests): its successor comes up") == 1
+
+
+def test_a_worker_is_replaced_at_its_age() -> None:
+    stage = Stage(workers=1, max_worker_lifetime_s=60)
+    [worn] = stage.all_ready()
+    stage.passes(59)
+    assert len(stage.spawned) == 1
+    stage.passes(1)
+    stage.says(stage.newest(), {"ready": {}})
+    assert worn.state is State.DRAINING
+
+
+def test_a_worker_is_replaced_when_it_has_grown() -> None:
+    stage = Stage(workers=1, max_worker_rss_bytes=1 << 20)
+    stage.all_ready()
+    stage.rss_bytes = 2 << 20
+    stage.passes(4)
+    assert len(stage.spawned) == 1
+    stage.passes(1)
+    assert len(stage.spawned) == 2
+
+
+def test_a_replacement_that_does_not_come_up_is_tried_again_later() -> None:
+    stage = Stage(workers=1, max_requests=1)
+    [worn] = stage.all_ready()
+    stage.passes(10)
+    stage.board.requests[worn.slot] = 1
+    stage.passes(0.5)
+    stage.dies(stage.newest(), CODE_3)
+    assert worn.state is State.READY
+    stage.passes(0.5)
+    assert len(stage.spawned) == 3
+    stage.says(stage.newest(), {"ready": {}})
+    assert worn.state is State.DRAINING
+
+
+def test_a_silent_worker_is_asked_and_then_killed(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=1, timeout_worker_s=8)
+    [worker] = stage.all_ready()
+    stage.board.request = {"line": "GET /stuck", "client": "10.0.0.1:5", "age_s": 8.0}
+    for _ in range(4):
+        stage.board.heartbeats[0] += 1
+        stage.passes(2)
+    stage.passes(2)
+    assert channel(worker).sent == []
+    stage.passes(2)
+    assert channel(worker).sent == [{"beat": {}}]
+    stage.passes(2)
+    assert stage.killed == []
+    stage.passes(2)
+    assert stage.killed == [(worker.pid, "SIGABRT")]
+    assert (
+        said(
+            log,
+            "has shown no sign of life for 8 s (--worker-timeout) while it served GET /stuck "
+            "from 10.0.0.1:5 for 8.0 s: killed",
+            logging.ERROR,
+        )
+        == 1
+    )
+    stage.passes(2)
+    assert stage.killed[1:] == [(worker.pid, "SIGKILL")]
+    stage.dies(worker, KILLED)
+    assert stage.states() == [State.FORKED]
+
+
+def test_an_idle_worker_answers_and_lives() -> None:
+    stage = Stage(workers=1, timeout_worker_s=8)
+    [worker] = stage.all_ready()
+    for _ in range(20):
+        stage.passes(2)
+        if channel(worker).sent:
+            channel(worker).sent.clear()
+            stage.board.heartbeats[0] += 1
+    assert stage.killed == []
+
+
+def test_a_machine_that_slept_kills_nobody() -> None:
+    stage = Stage(workers=2, timeout_worker_s=8)
+    stage.all_ready()
+    stage.passes(3600)
+    assert stage.killed == []
+
+
+def test_the_kernels_killing_is_named_with_the_request(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=2)
+    first, second = stage.all_ready()
+    stage.board.request = {"line": "GET /big", "client": "", "age_s": 1.25}
+    stage.oom_kills = 1
+    stage.dies(first, KILLED)
+    assert said(log, "killed by the kernel: out of memory (SIGKILL) while it served GET /big") == 1
+    stage.dies(second, KILLED)
+    assert said(log, "somebody's kill -9") == 1
+
+
+def test_a_crash_loop_is_reported_once(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=1)
+    stage.all_ready()
+    for _ in range(10):
+        stage.dies(stage.newest(), int(signal.SIGSEGV))
+        stage.passes(30)
+        stage.says(stage.newest(), {"ready": {}})
+    assert said(log, "crash loop: worker 0 failed 5 times in a row", logging.ERROR) == 1
+    assert said(log, "was killed by SIGSEGV", logging.ERROR) == 6
+    stage.passes(6)
+    stage.dies(stage.newest(), KILLED)
+    assert said(log, "was killed by SIGKILL", logging.ERROR) == 1
+
+
+def test_status_says_what_there_is() -> None:
+    stage = Stage(workers=2)
+    stage.all_ready()
+    status = stage.primary.status()
+    assert (status["state"], status["wanted"], status["most"]) == ("serving", 2, 16)
+    assert [w["state"] for w in status["workers"]] == ["ready", "ready"]
+    stage.primary.reload()
+    assert stage.primary.status()["state"] == "reloading"
+    stage.primary.stop()
+    assert stage.primary.status()["state"] == "stopping"

@@ -21,6 +21,8 @@ def app(environ, start_response):
         body = held(environ["QUERY_STRING"])
     elif path == "/segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
+    elif path == "/stuck-in-c":
+        stuck_in_c(environ["QUERY_STRING"])
     elif path == "/fork":
         body = str(fork_and_terminate())
     elif path == "/sys-exit":
@@ -36,6 +38,13 @@ def held(folder):
         file.write(str(os.getpid()))
     with open(os.path.join(folder, "answer")) as file:
         return file.read()
+
+
+def stuck_in_c(folder):
+    """Say that the request has arrived, and compute in C, with the GIL held, for ever."""
+    with open(os.path.join(folder, "arrived"), "w") as file:
+        file.write(str(os.getpid()))
+    return 3 ** (10**9)
 
 
 def fork_and_terminate():

@@ -1,0 +1,117 @@
+"""The primary in the real world: forks, signals, inboxes, and the loop that waits for them.
+
+It decides nothing: whatever happens is told to primary.Primary, and what that asks of the
+world is done here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import select
+import socket
+import time
+from collections.abc import Callable, Sequence
+
+from fastcluster import child_process, log, proc, sockets
+from fastcluster.channel import Channel, Inbox
+from fastcluster.child_process import Child, SignalPipe
+from fastcluster.config import Config
+from fastcluster.primary import SIGNALS, SIGNALS_TO_COME, Primary
+from fastcluster.roster import Board
+from fastcluster.seating import World
+
+
+def run(
+    config: Config,
+    listeners: Sequence[socket.socket],
+    main: Callable[..., int],
+    board: Board,
+) -> int:
+    """Keep `config.n_workers` workers alive until a signal ends them; return the exit code.
+
+    `listeners` listen already; they are closed when the cluster stops.  `main` is the
+    life of a worker from the fork to its exit code, worker.main; `board` has
+    `primary.slots_for(config.most_workers)` slots or more.  Takes over the signals in SIGNALS until
+    it returns, so it is called by the main thread, and no other thread runs.
+    """
+    with contextlib.ExitStack() as at_end:
+        # Before the first fork, so that a signal during the start is kept.
+        signals = SignalPipe([*SIGNALS, *SIGNALS_TO_COME])
+        at_end.callback(signals.close)
+        inboxes = [Inbox() for _ in range(board.slots)]
+        for inbox in inboxes:
+            at_end.callback(inbox.close)
+
+        def spawn(number: int, slot: int, generation: int) -> Child:
+            def live(channel: Channel) -> int:
+                return main(
+                    config,
+                    listeners,
+                    channel,
+                    number=number,
+                    slot=slot,
+                    generation=generation,
+                    board=board,
+                    inbox=inboxes[slot].receiving,
+                    outboxes=[inbox.sending for inbox in inboxes],
+                )
+
+            others = [worker.channel for worker in primary.workers.values()]
+            foreign = [inbox.receiving for inbox in inboxes if inbox is not inboxes[slot]]
+            return child_process.spawn(
+                live, close=[*others, *foreign], exit_timeout_s=max(1.0, config.timeout_graceful_s)
+            )
+
+        def stop_listening() -> None:
+            for listener in listeners:
+                listener.close()
+
+        world = World(
+            spawn=spawn,
+            forward=lambda slot, heirs: inboxes[slot].forward([inboxes[i] for i in heirs]),
+            stop_listening=stop_listening,
+            reopen=log.reopen,
+            announce=lambda phase, status: _show(config, phase),
+        )
+        urls = [sockets.url(listener) for listener in listeners]
+        primary = Primary(config, board, world, logging.getLogger(log.NAME), urls)
+        _show(config, "starting")
+        primary.start()
+        while primary.exit_code is None:
+            _turn(primary, signals, inboxes)
+        return primary.exit_code
+
+
+def _show(config: Config, phase: str) -> None:
+    # Said when something changes, so "status" is no state of its own.
+    if phase != "status":
+        proc.set_title(f"fastcluster: primary {phase} [{config.app}]")
+
+
+def _turn(primary: Primary, signals: SignalPipe, inboxes: Sequence[Inbox]) -> None:
+    """Wait until something happens, and do what follows."""
+    poll = select.poll()
+    poll.register(signals.fileno(), select.POLLIN)
+    speakers = {w.channel.fileno(): w for w in primary.workers.values() if not w.channel.eof}
+    for fd, worker in speakers.items():
+        poll.register(fd, select.POLLIN | (select.POLLOUT if worker.channel.wants_write else 0))
+    orphaned = {inboxes[slot].receiving.fileno(): slot for slot in primary.orphaned_inboxes()}
+    for fd in orphaned:
+        poll.register(fd, select.POLLIN)
+    deadline_s = primary.next_deadline()
+    wait_ms = None if deadline_s is None else max(0.0, deadline_s - time.monotonic()) * 1000
+    events = poll.poll(None if wait_ms is None else math.ceil(wait_ms))
+    # Signals first: who stops the whole group has told the workers, too, and they are not
+    # to be replaced.
+    for number in signals.read():
+        primary.signalled(number)
+    for fd, what in events:
+        if fd in orphaned:
+            primary.sweep_inbox(orphaned[fd])
+        elif fd in speakers:
+            if what & select.POLLOUT:
+                speakers[fd].channel.flush()
+            primary.hear(speakers[fd])
+    primary.settle()
