@@ -98,8 +98,9 @@ FLAGS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("--worker-connections", "1000"), {"limit_connections": 1000}),
     (("-k", "gthread", "--threads", "2"), {"interface": "wsgi", "threads": 2}),
     (("-k", "uvicorn.workers.UvicornWorker"), {"interface": "asgi"}),
-    (("--access-logfile", "-"), {"access_log": True}),
-    (("--log-file", "-", "--error-logfile", "-"), {}),
+    (("--access-logfile", "-"), {"access_log_file": "-"}),
+    (("--error-logfile", "e.log"), {"log_file": "e.log"}),
+    (("-t", "60", "--max-requests", "9"), {"timeout_worker_s": 60.0, "max_requests": 9}),
     (("-m", "007"), {"uds_permissions": 0o770}),
     # granian
     (("--blocking-threads", "2"), {"threads": 2}),
@@ -164,11 +165,10 @@ def test_no_spelling_is_taken_twice() -> None:
 
 
 def test_what_is_not_quite_the_same_is_said(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    served(runs, "-k", "sync", "--worker-connections", "10", "--access-logfile", "-", *FREE)
+    served(runs, "-k", "sync", "--worker-connections", "10", *FREE)
     assert capsys.readouterr().err.splitlines() == [
         "fastcluster: note: --worker-class sync is taken as --interface wsgi",
         "fastcluster: note: --worker-connections 10 is taken as --limit-connections 10",
-        "fastcluster: note: --access-logfile - is taken as --access-log",
     ]
 
 
@@ -275,8 +275,6 @@ MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("serve", "-k", "gevent"), 2, "--worker-class gevent is not to be had here: leave it out"),
     (("serve", "-k", "sync", "--interface", "asgi"), 2, "--worker-class and --interface do not ag"),
     (("serve", "--umask", "9"), 2, "--umask wants an octal number such as 007, not '9'"),
-    (("serve", "--access-logfile", "x"), 2, "say --access-log and redirect stdout"),
-    (("serve", "--log-file", "x"), 2, "redirect stderr to the file"),
     (("serve", "-c", "gunicorn.conf.py"), 2, "cannot read gunicorn.conf.py: No such file"),
     (("app:app", "-w", "3"), 2, "did you mean fastcluster serve app:app -w 3?"),
     (("--bogus",), 2, "No such option '--bogus'"),
@@ -366,23 +364,25 @@ def test_the_primary_gets_workers_sockets_and_a_board(monkeypatch: pytest.Monkey
         called.extend(words)
         return 7
 
-    primary, server, worker = (ModuleType(name) for name in ("primary", "server", "worker"))
-    vars(primary).update(slots_for=lambda workers: 2 * workers, run=run)
+    names = ("primary", "server", "supervisor", "worker")
+    primary, server, supervisor, worker = (ModuleType(name) for name in names)
+    vars(primary).update(slots_for=lambda most: most + 1)
+    vars(supervisor).update(run=run)
     vars(server).update(Board=lambda slots: f"board of {slots}")
     vars(worker).update(main="the life of a worker")
-    for module in (primary, server, worker):
+    for module in (primary, server, supervisor, worker):
         monkeypatch.setattr(fastcluster, module.__name__, module, raising=False)
     assert cli.main(["serve", *FREE, "-w", "3"]) == 7
     settings, listeners, main, board = called
     assert settings.workers == 3
     assert len(listeners) == 1
-    assert (main, board) == ("the life of a worker", "board of 6")
+    assert (main, board) == ("the life of a worker", "board of 17")
 
 
 def test_a_server_that_was_not_built(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("primary", "server", "worker"):
+    for name in ("primary", "server", "supervisor", "worker"):
         monkeypatch.delattr(fastcluster, name, raising=False)
         monkeypatch.setitem(sys.modules, f"fastcluster.{name}", None)
     assert cli.main(["serve", *FREE]) == 2

@@ -42,6 +42,13 @@ def test_the_defaults() -> None:
         "uds_permissions": None,
         "workers": 0,
         "threads": 0,
+        "max_workers": 0,
+        "max_requests": 0,
+        "max_requests_jitter": 0,
+        "max_worker_lifetime_s": 0.0,
+        "max_worker_lifetime_jitter_s": 0.0,
+        "max_worker_rss_bytes": 0,
+        "reload_batch": 1,
         "lifespan": "auto",
         "loop": "auto",
         "cancel_on_disconnect": False,
@@ -68,6 +75,7 @@ def test_the_defaults() -> None:
         "timeout_write_s": 60.0,
         "timeout_graceful_s": 30.0,
         "timeout_startup_s": 60.0,
+        "timeout_worker_s": 30.0,
         "allow_connect": False,
         "underscore_fields": False,
         "forwarded_allow_ips": (),
@@ -75,6 +83,8 @@ def test_the_defaults() -> None:
         "date_header": True,
         "log_level": "info",
         "access_log": None,
+        "log_file": None,
+        "access_log_file": None,
     }
 
 
@@ -120,6 +130,13 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "uds_permissions": ("660", 0o660),
     "workers": ("4", 4),
     "threads": ("8", 8),
+    "max_workers": ("1024", 1024),
+    "max_requests": ("1000", 1000),
+    "max_requests_jitter": ("50", 50),
+    "max_worker_lifetime_s": ("7d", 604800.0),
+    "max_worker_lifetime_jitter_s": ("1h", 3600.0),
+    "max_worker_rss_bytes": ("512M", 512 << 20),
+    "reload_batch": ("2", 2),
     "lifespan": ("off", "off"),
     "loop": ("loops:new", "loops:new"),
     "cancel_on_disconnect": ("yes", True),
@@ -146,6 +163,7 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "timeout_write_s": ("2m", 120.0),
     "timeout_graceful_s": ("1m", 60.0),
     "timeout_startup_s": ("1h", 3600.0),
+    "timeout_worker_s": ("0", 0.0),
     "allow_connect": ("yes", True),
     "underscore_fields": ("on", True),
     "forwarded_allow_ips": ("10.0.0.0/8, unix", ("10.0.0.0/8", "unix")),
@@ -153,6 +171,8 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "date_header": ("off", False),
     "log_level": ("warn", "warning"),
     "access_log": ("true", True),
+    "log_file": ("error.log", "error.log"),
+    "access_log_file": ("access.log", "access.log"),
 }
 
 
@@ -383,3 +403,16 @@ def test_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(config, "usable_cpus", lambda: 7)
     assert Config().n_workers == 7
     assert Config(workers=3).n_workers == 3
+
+
+def test_the_most_workers_leave_room_to_scale() -> None:
+    assert Config(workers=2).most_workers == 16
+    assert Config(workers=20).most_workers == 40
+    assert Config(workers=2, max_workers=3).most_workers == 3
+    with pytest.raises(UsageError, match="--workers must not be above --max-workers"):
+        Config(workers=4, max_workers=3)
+
+
+def test_an_access_log_file_turns_the_access_log_on() -> None:
+    assert Config(access_log_file="a.log").logs_access
+    assert not Config(access_log_file="a.log", access_log=False).logs_access
