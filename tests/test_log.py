@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from fastcluster import log
+from fastcluster.errors import UsageError
 from fastcluster.log import AccessLog
 
 
@@ -403,3 +405,63 @@ def test_a_child_writes_its_own_lines_and_not_its_parents(pipe: Pipe) -> None:
     assert access.close(30)
     clients = [line.split(b" ")[0] for line in pipe.rest().splitlines()]
     assert sorted(clients) == [b"10.0.0.9", b"127.0.0.1"]
+
+
+# ---- files by name
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    log.open_files(None, None)
+
+
+def test_without_names_the_logs_are_what_the_process_was_started_with(files: Path) -> None:
+    log.open_files(None, "-")
+    assert (log.error_fd(), log.access_fd()) == (2, 1)
+    assert log.reopen() == ([], [])
+
+
+def test_a_file_is_reopened_under_the_same_descriptor(files: Path) -> None:
+    log.open_files(str(files / "e.log"), None)
+    fd = log.error_fd()
+    os.write(fd, b"one\n")
+    (files / "e.log").rename(files / "e.1")
+    os.write(fd, b"two\n")
+    names, fds = log.reopen()
+    os.write(fd, b"three\n")
+    assert names == ["error"] and log.error_fd() == fd
+    assert not os.get_inheritable(fd)
+    assert (files / "e.1").read_bytes() == b"one\ntwo\n"
+    assert (files / "e.log").read_bytes() == b"three\n"
+    for duplicate in fds:
+        os.close(duplicate)
+    os.close(fd)
+
+
+def test_a_worker_takes_what_it_is_handed(files: Path) -> None:
+    log.open_files(str(files / "e.log"), str(files / "a.log"))
+    other = os.open(files / "new.log", os.O_WRONLY | os.O_CREAT, 0o600)
+    log.take_files(["access", "unknown"], [other, other])
+    os.close(other)
+    os.write(log.access_fd(), b"here\n")
+    assert (files / "new.log").read_bytes() == b"here\n"
+    os.close(log.error_fd())
+    os.close(log.access_fd())
+
+
+def test_a_file_that_cannot_be_opened_names_the_mend(files: Path) -> None:
+    with pytest.raises(UsageError, match=r"none/e\.log cannot be opened .* make its folder"):
+        log.open_files(str(files / "none" / "e.log"), None)
+
+
+def test_a_file_that_cannot_be_reopened_stays(files: Path) -> None:
+    folder = files / "logs"
+    folder.mkdir()
+    log.open_files(str(folder / "e.log"), None)
+    fd = log.error_fd()
+    folder.rename(files / "moved")
+    assert log.reopen() == ([], [])
+    os.write(fd, b"still\n")
+    assert (files / "moved" / "e.log").read_bytes().endswith(b"still\n")
+    os.close(fd)

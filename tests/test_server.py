@@ -376,3 +376,44 @@ def test_a_board_has_its_slots_only(index: int) -> None:
 def test_a_board_of_no_slots() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Board(0)
+
+
+# ---- the request begun last
+
+
+def test_the_board_keeps_the_request_begun_last() -> None:
+    board = Board(1)
+    assert board.last_request(0) is None
+    board.take(0)
+    seen: list[Any] = []
+
+    def look(request: Request) -> str:
+        seen.append((board.last_request(0), board.read(0)["running"]))
+        return "ok"
+
+    config = Config()
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setblocking(False)
+    server = Server(NativeHandler(look, config), config, board=board)
+    server.listen(listening)
+    with socket.create_connection(listening.getsockname(), DEADLINE_S) as client:
+        for target in (b"/a?b=%22", b"/" + b"x" * 200):
+            client.sendall(b"PUT " + target + b" HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n")
+            until(lambda: server.turn(10) and len(seen) and client.recv(4096))
+        host, port = client.getsockname()
+    (first, running), (second, _) = seen
+    assert running == 1
+    assert first["line"] == "PUT /a?b=%22"
+    assert first["client"] == f"{host}:{port}"
+    assert 0 <= first["age_s"] < DEADLINE_S
+    assert second["line"] == "PUT /" + "x" * 91
+    # It outlives the worker, until another one takes the slot.
+    assert board.read(0)["running"] == 0
+    board.release(0)
+    assert board.last_request(0)["line"] == second["line"]
+    board.take(0)
+    assert board.last_request(0) is None
+    with pytest.raises(IndexError):
+        board.last_request(1)
+    server.close()
+    listening.close()

@@ -406,3 +406,34 @@ def test_a_primary_that_does_not_listen_is_not_waited_for(
 def fill(channel: Channel) -> None:
     while not channel.wants_write:
         channel.send("x" * 10_000)
+
+
+# ---- what the primary asks of a worker that serves
+
+
+def test_a_beat_is_heard_and_needs_no_answer(stage: Stage) -> None:
+    stage.lives(
+        lambda: stage.primary.send({"beat": {}}),
+        lambda: stage.primary.send({"drain": {"last": False}}),
+    )
+    assert stage.heard() == []
+
+
+def test_reopened_logs_are_taken_and_their_descriptors_closed(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[list[str], int]] = []
+    monkeypatch.setattr(
+        worker, "take_files", lambda names, fds: taken.append((names, os.fstat(fds[0]).st_ino))
+    )
+    path = tmp_path / "new.log"
+    path.touch()
+    fd = os.open(path, os.O_WRONLY)
+    before = len(os.listdir("/proc/self/fd"))
+    stage.lives(
+        lambda: stage.primary.send({"reopen": ["error"]}, [fd]),
+        lambda: stage.primary.send({"drain": {"last": False}}),
+    )
+    assert taken == [(["error"], path.stat().st_ino)]
+    assert len(os.listdir("/proc/self/fd")) == before
+    os.close(fd)
