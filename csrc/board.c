@@ -6,7 +6,8 @@
 #include <stddef.h>
 #include <sys/mman.h>
 
-_Static_assert(offsetof(fc_slot, note) == 2 * FC_CACHE_LINE, "the counters are alone in their pair");
+_Static_assert(offsetof(fc_slot, note) == 2 * FC_CACHE_LINE,
+               "the counters are alone in their pair");
 _Static_assert(offsetof(fc_slot, requests) + sizeof(uint64_t) <= FC_CACHE_LINE,
                "the counters are one cache line");
 _Static_assert(sizeof(fc_slot) == 4 * FC_CACHE_LINE, "a note is one pair of lines");
