@@ -628,6 +628,12 @@ def debug(environ: Mapping[str, str] | None = None) -> bool:
     return environ.get("FASTCLUSTER_DEBUG", "") not in ("", "0")
 
 
+def notify_socket(environ: Mapping[str, str] | None = None) -> str:
+    """Return where the service manager wants to be told of us (sd_notify), "" for nowhere."""
+    environ = os.environ if environ is None else environ
+    return environ.get("NOTIFY_SOCKET", "")
+
+
 def parser_wanted(environ: Mapping[str, str] | None = None) -> str:
     """Return the door that FASTCLUSTER_PARSER forces, "" for the first that fits.
 

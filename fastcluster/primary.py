@@ -306,7 +306,7 @@ class Primary(Seating):
                     self._back_off(seat)
         self._log.info("%s is ready", worker)
         self._succeed(worker)
-        if not self._renewals:
+        if not self._renewals and not self._stopping:
             self._world.announce("ready", self._summary())
 
     def _let_drain(self, worker: Worker) -> None:

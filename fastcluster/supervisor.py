@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from fastcluster import child_process, log, proc, sockets
 from fastcluster.channel import Channel, Inbox
 from fastcluster.child_process import Child, SignalPipe
-from fastcluster.config import Config
+from fastcluster.config import Config, notify_socket
 from fastcluster.primary import SIGNALS, SIGNALS_TO_COME, Primary
 from fastcluster.roster import Board
 from fastcluster.seating import World
+from fastcluster.systemd import Notifier
 
 
 def run(
@@ -64,6 +65,13 @@ def run(
                 live, close=[*others, *foreign], exit_timeout_s=max(1.0, config.timeout_graceful_s)
             )
 
+        notifier = Notifier(notify_socket())
+        at_end.callback(notifier.close)
+
+        def announce(phase: str, status: str) -> None:
+            _show(config, phase)
+            notifier.tell(phase, status)
+
         def stop_listening() -> None:
             for listener in listeners:
                 listener.close()
@@ -73,7 +81,7 @@ def run(
             forward=lambda slot, heirs: inboxes[slot].forward([inboxes[i] for i in heirs]),
             stop_listening=stop_listening,
             reopen=log.reopen,
-            announce=lambda phase, status: _show(config, phase),
+            announce=announce,
         )
         urls = [sockets.url(listener) for listener in listeners]
         primary = Primary(config, board, world, logging.getLogger(log.NAME), urls)

@@ -64,6 +64,7 @@ LAYERS = {
     "seating": 35,
     "primary": 40,
     "supervisor": 42,
+    "systemd": 15,
     "http": 40,
     "emitter": 30,
     "link": 32,
