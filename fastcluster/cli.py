@@ -46,6 +46,7 @@ ALIASES = {
     "timeout_keep_alive_s": ("--keep-alive",),
     "timeout_head_s": ("--timeout-header",),
     "timeout_write_s": ("--timeout-send",),
+    "pid_file": ("--pid",),
     "log_file": ("--error-logfile",),
     "access_log_file": ("--access-logfile",),
     "max_requests": ("--limit-max-requests",),
@@ -304,12 +305,15 @@ def _serve(app: str | None, config_file: str | None, **given: Any) -> int:
     for sentence in config.misspelt():
         _note(sentence)
     settings = _with_app(dataclasses.replace(settings, workers=settings.n_workers))
-    listeners = _listen(settings)
-    try:
-        return _run(settings, listeners)
-    finally:
-        for listener in listeners:
-            listener.close()
+    from fastcluster import pid_file
+
+    with pid_file.held(settings.pid_file):
+        listeners = _listen(settings)
+        try:
+            return _run(settings, listeners)
+        finally:
+            for listener in listeners:
+                listener.close()
 
 
 commands.add_command(

@@ -148,6 +148,14 @@ class Config:
         f"0: twice --workers, at least {MOST_WORKERS}.",
     )
 
+    pid_file: str | None = option(
+        None,
+        or_none(FILE),
+        PROCESSES,
+        "File that holds the primary's pid while it runs.",
+        short="-p",
+    )
+
     max_requests: int = option(
         0, whole(0, 2**62), REPLACING, "A worker is replaced after so many requests. 0: never."
     )

@@ -65,6 +65,7 @@ LAYERS = {
     "primary": 40,
     "supervisor": 42,
     "systemd": 15,
+    "pid_file": 15,
     "http": 40,
     "emitter": 30,
     "link": 32,
