@@ -650,3 +650,23 @@ def parser_wanted(environ: Mapping[str, str] | None = None) -> str:
     """
     environ = os.environ if environ is None else environ
     return environ.get("FASTCLUSTER_PARSER", "")
+
+
+_environment: str | None = None
+
+
+def environment(environ: Mapping[str, str] | None = None) -> str:
+    """Return the name of the environment that this program runs in.
+
+    What use_environment() said, else FASTCLUSTER_ENV, else "development".
+    """
+    if _environment is not None:
+        return _environment
+    environ = os.environ if environ is None else environ
+    return environ.get("FASTCLUSTER_ENV") or "development"
+
+
+def use_environment(name: str | None) -> None:
+    """Decide what environment() says from now on; None leaves it to FASTCLUSTER_ENV."""
+    global _environment
+    _environment = name

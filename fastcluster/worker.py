@@ -24,7 +24,7 @@ from fastcluster import apps, proc
 from fastcluster.adapters import handler_for
 from fastcluster.channel import Channel
 from fastcluster.child_process import SignalPipe, accept_signals, leave_within
-from fastcluster.config import Config
+from fastcluster.config import Config, use_environment
 from fastcluster.errors import EXIT_APP, EXIT_OK, AppLoadError
 from fastcluster.log import AccessLog, access_fd, error_fd, set_up, take_files
 
@@ -159,6 +159,7 @@ def make_handler(config: Config) -> Handler:
     """
     if config.app is None:
         raise AppLoadError("no application was named: say which one, as module:name")
+    use_environment(config.env)  # before the application asks fastcluster.env
     app = apps.load(config.app, config.app_dir, config.factory)
     return handler_for(app, config)
 

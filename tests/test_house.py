@@ -73,6 +73,10 @@ LAYERS = {
     "cluster_worker": 45,
     "cluster_primary": 47,
     "cluster": 50,
+    "routing": 15,
+    "views": 15,
+    "app_exchange": 42,
+    "app": 45,
     "worker": 40,
     "embedded": 45,
     "cli": 60,
@@ -98,6 +102,8 @@ BYTES = (
     - PROCESSES
     - {
         "adapters",
+        "app",
+        "app_exchange",
         "cli",
         "cluster",
         "cluster_primary",

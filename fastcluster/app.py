@@ -1,0 +1,328 @@
+"""A small application framework in the spirit of Express, for native handlers.
+
+    app = App()
+
+    @app.get("/users/{id:int}")
+    def show(request, response):
+        response.json({"id": request.params["id"]})
+
+    app.run(8000)                       # or: fastcluster serve module:app
+
+The law: middleware runs first, in the order of use(), then the one route that
+fits, then the mounted application that owns the path; whatever fails goes to
+the error handlers, innermost application first.  An App is an ordinary native
+handler and knows nothing of sockets and processes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from fastcluster import config, http, log
+from fastcluster.app_exchange import HTTPError, Request, Response
+from fastcluster.errors import AppLoadError, UsageError
+from fastcluster.native import required_arguments
+from fastcluster.routing import Router
+from fastcluster.views import Views
+
+__all__ = ["App", "HTTPError", "Request", "Response"]
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+Middleware = Callable[[Request, Response, Callable[..., object]], object]
+Route = Callable[..., Any]
+ErrorHandler = Callable[[Exception, Request, Response], object]
+
+
+class App:
+    """Routes, middleware and settings; see the module's paragraph."""
+
+    def __init__(self) -> None:
+        self._router = Router()
+        self._middleware: list[tuple[str, Middleware]] = []
+        self._mounts: list[tuple[str, App]] = []
+        self._errors: dict[int | type[Exception], ErrorHandler] = {}
+        self._settings: dict[str, Any] = {"port": config.DEFAULT_PORT, "views": "views"}
+        self._views: Views | None = None
+
+    # ---- settings
+
+    def set(self, name: str, value: Any) -> App:
+        """Set a setting and return the application.  (Express: app.set)"""
+        self._settings[name] = value
+        self._views = None
+        return self
+
+    def setting(self, name: str) -> Any:
+        """Return a setting, None if it was never set.
+
+        env is fastcluster.env and "view cache" is on outside of development,
+        unless they were set.
+        """
+        if name in self._settings:
+            return self._settings[name]
+        if name == "env":
+            return config.environment()
+        if name == "view cache":
+            return self.setting("env") != "development"
+        return None
+
+    def enable(self, name: str) -> App:
+        """Set a setting to True."""
+        return self.set(name, True)
+
+    def disable(self, name: str) -> App:
+        """Set a setting to False."""
+        return self.set(name, False)
+
+    def enabled(self, name: str) -> bool:
+        """Return True if a setting is set to something true."""
+        return bool(self.setting(name))
+
+    def disabled(self, name: str) -> bool:
+        """Return True if a setting is not set or set to something false."""
+        return not self.enabled(name)
+
+    # ---- routes
+
+    def get(self, name: str, handler: Route | None = None) -> Any:
+        """Return a setting, or add a route for GET if the name begins with "/".
+
+        A GET route answers HEAD as well.  Like the other methods it takes the
+        handler or, without one, is a decorator.  (Express: app.get)
+        """
+        if handler is None and not name.startswith("/"):
+            return self.setting(name)
+        return self.route(name, handler, methods=("GET",))
+
+    def post(self, pattern: str, handler: Route | None = None) -> Any:
+        """Add a route for POST; see route()."""
+        return self.route(pattern, handler, methods=("POST",))
+
+    def put(self, pattern: str, handler: Route | None = None) -> Any:
+        """Add a route for PUT; see route()."""
+        return self.route(pattern, handler, methods=("PUT",))
+
+    def patch(self, pattern: str, handler: Route | None = None) -> Any:
+        """Add a route for PATCH; see route()."""
+        return self.route(pattern, handler, methods=("PATCH",))
+
+    def delete(self, pattern: str, handler: Route | None = None) -> Any:
+        """Add a route for DELETE; see route()."""
+        return self.route(pattern, handler, methods=("DELETE",))
+
+    def route(
+        self, pattern: str, handler: Route | None = None, *, methods: Iterable[str] = METHODS
+    ) -> Any:
+        """Add a route for some methods, by default for all; return the handler.
+
+        Without a handler: return a decorator.  A handler is called with
+        (request, response), or with (request) and then returns the answer.
+        Raises UsageError for a bad pattern, AppLoadError for a handler that can
+        be called in neither form or is async.
+        """
+        if isinstance(methods, str):
+            raise UsageError(f"methods is a list: write methods=[{methods!r}]")
+        if handler is None:
+            return lambda function: self.route(pattern, function, methods=methods)
+        gives_response = required_arguments(handler) == 2
+        for method in methods:
+            self._router.add(method.upper(), pattern, (handler, gives_response))
+        return handler
+
+    def use(self, *parts: Any) -> Any:
+        """Add middleware(request, response, next), or mount an App: use([prefix,] it).
+
+        Returns what was added, so that it may decorate.  A mounted application
+        owns every path below its prefix and sees the rest of it as
+        request.path.  Raises UsageError for a bad prefix, AppLoadError for
+        middleware that cannot be called with three arguments.
+        """
+        prefix = parts[0] if len(parts) == 2 else ""
+        if len(parts) not in (1, 2) or not isinstance(prefix, str):
+            raise UsageError('write app.use(middleware) or app.use("/prefix", middleware)')
+        prefix = prefix.rstrip("/")
+        if prefix and not prefix.startswith("/"):
+            raise UsageError(f"a prefix begins with '/': {prefix!r} does not")
+        added = parts[-1]
+        if isinstance(added, App):
+            self._mounts.append((prefix, added))
+        else:
+            _check_arguments(added, 3, "middleware", "middleware(request, response, next)")
+            self._middleware.append((prefix, added))
+        return added
+
+    def error(self, kind: int | type[Exception]) -> Callable[[ErrorHandler], ErrorHandler]:
+        """Decorate handler(error, request, response) for a status or a class of exceptions.
+
+        404 and 405 come as HTTPError.  A handler for 500 hears of every
+        exception that no other handler takes, after it was logged.
+        """
+
+        def add(handler: ErrorHandler) -> ErrorHandler:
+            _check_arguments(handler, 3, "error handler", "handler(error, request, response)")
+            self._errors[kind] = handler
+            return handler
+
+        return add
+
+    # ---- serving
+
+    def listen(
+        self,
+        port: int | None = None,
+        host: str = "127.0.0.1",
+        callback: Callable[[], object] | None = None,
+        **options: Any,
+    ) -> http.Server:
+        """Listen and return the server, whose serve_forever() serves and calls callback().
+
+        port: by default the setting.  options: fields of Config.  Raises what
+        http.Server.listen() raises.  (Express: app.listen)
+        """
+        development = self.setting("env") == "development"
+        options.setdefault("env", "development" if development else "production")
+        server = http.create_server(self, **options)
+        return server.listen(
+            self.setting("port") if port is None else port, host, None, None, callback
+        )
+
+    def run(self, port: int | None = None, host: str = "127.0.0.1", **options: Any) -> None:
+        """Listen and serve, in this process, until SIGTERM or SIGINT."""
+        self.listen(port, host, **options).serve_forever()
+
+    def __call__(self, request: http.Request, response: http.Response) -> None:
+        """Answer a request: what the server calls."""
+        asked, answer = Request(self, request), Response(self, response)
+        try:
+            self._serve(asked, answer)
+        except HTTPError as error:
+            if answer.headers_sent:
+                raise
+            error.answer(answer)
+
+    def view(self, name: str, data: dict[str, Any]) -> str:
+        """Return the text of a view; UsageError without Jinja2 or without such a view."""
+        if self._views is None:
+            self._views = Views(self.setting("views"), self.enabled("view cache"))
+        return self._views.render(name, data)
+
+    # ---- one request
+
+    def _serve(self, request: Request, response: Response) -> None:
+        try:
+            _Next(self, 0, request, response)()
+        except Exception as error:
+            handler = self._handler_of(error)
+            if handler is None or response.headers_sent:
+                raise
+            handler(error, request, response)
+
+    def _handler_of(self, error: Exception) -> ErrorHandler | None:
+        if isinstance(error, HTTPError) and error.status in self._errors:
+            return self._errors[error.status]
+        for kind in type(error).__mro__:
+            if issubclass(kind, Exception) and kind in self._errors:
+                return self._errors[kind]
+        handler = None if isinstance(error, (HTTPError, http.BadRequest)) else self._errors.get(500)
+        if handler is not None:
+            logging.getLogger(log.NAME).error("the handler failed", exc_info=error)
+        return handler
+
+    def _route(self, request: Request, response: Response) -> None:
+        method, path = request.method, request.path
+        match = self._router.match(method, path)
+        if match is None and method == "HEAD":
+            match = self._router.match("GET", path)
+        if match is None:
+            return self._elsewhere(request, response, method, path)
+        handler, gives_response = match.handler
+        if match.params:
+            request.params = {**request.params, **match.params}
+        if not gives_response:
+            response.send(handler(request))
+            return None
+        _refuse_coroutine(handler(request, response))
+        return None
+
+    def _elsewhere(self, request: Request, response: Response, method: str, path: str) -> None:
+        allowed = self._router.methods(path)
+        if not allowed:
+            for prefix, app in self._mounts:
+                if _is_below(path, prefix):
+                    return app._mounted(request, response, prefix)
+            raise HTTPError(404)
+        if method != "OPTIONS":
+            raise HTTPError(405, headers={"Allow": ", ".join(allowed)})
+        response.status(204).set_header("Allow", ", ".join([*allowed, "OPTIONS"]))
+        response.end()
+        return None
+
+    def _mounted(self, request: Request, response: Response, prefix: str) -> None:
+        # Whoever mounted it finds its own settings and path again afterwards.
+        before = request.app, request.path, request.base_url
+        request.app = response.app = self
+        request.path = request.path[len(prefix) :] or "/"
+        request.base_url += prefix
+        try:
+            self._serve(request, response)
+        finally:
+            request.app, request.path, request.base_url = before
+            response.app = before[0]
+
+
+class _Next:
+    """What middleware calls to pass on, once."""
+
+    __slots__ = ("_app", "_at", "_called", "_request", "_response")
+
+    def __init__(self, app: App, at: int, request: Request, response: Response) -> None:
+        self._app, self._at, self._request, self._response = app, at, request, response
+        self._called = False
+
+    def __call__(self, error: Exception | None = None) -> None:
+        """Run what comes next and return when it has answered; raise error instead if given."""
+        if error is not None:
+            raise error
+        if self._called:
+            raise RuntimeError("next() was called twice by the same middleware")
+        self._called = True
+        app, request, response = self._app, self._request, self._response
+        for at in range(self._at, len(app._middleware)):
+            prefix, middleware = app._middleware[at]
+            if prefix and not _is_below(request.path, prefix):
+                continue
+            passed_on = _Next(app, at + 1, request, response)
+            _refuse_coroutine(middleware(request, response, passed_on))
+            if not passed_on._called and not response.touched:
+                name = getattr(middleware, "__qualname__", repr(middleware))
+                raise RuntimeError(f"{name} neither answered nor called next()")
+            return
+        app._route(request, response)
+
+
+def _is_below(path: str, prefix: str) -> bool:
+    return not prefix or path == prefix or path.startswith(prefix + "/")
+
+
+def _refuse_coroutine(result: object) -> None:
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError("a handler returned a coroutine: an App does not serve async handlers yet")
+
+
+def _check_arguments(function: Any, count: int, what: str, form: str) -> None:
+    name = getattr(function, "__qualname__", repr(function))
+    if not callable(function):
+        raise AppLoadError(f"{name} is no {what}: write it as {form}")
+    if inspect.iscoroutinefunction(function):
+        raise AppLoadError(f"{name} is async: an App does not run async {what} yet; use def")
+    try:
+        inspect.signature(function).bind(*range(count))
+    except TypeError:
+        raise AppLoadError(f"{name} is no {what}: write it as {form}") from None
+    except ValueError:
+        pass  # compiled code without a signature
