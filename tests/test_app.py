@@ -172,6 +172,31 @@ def test_a_view(tmp_path: Path) -> None:
     assert response.getheader("content-type") == "text/html; charset=utf-8"
 
 
+@pytest.mark.parametrize(("env", "shows"), [("development", True), ("production", False)])
+def test_only_development_shows_the_traceback(env: str, shows: bool) -> None:
+    app = App().set("env", env)
+
+    @app.get("/")
+    def broken(request: Any) -> None:
+        raise LookupError("the secret")
+
+    response = ask(app, "/")
+    assert response.status == 500
+    assert (b"LookupError: the secret" in response.body) is shows
+
+
+def test_a_handler_for_500_hears_of_every_exception() -> None:
+    app = App()
+    app.get("/", lambda request: 1 / 0)
+
+    @app.error(500)
+    def failed(error: Exception, request: Any, response: Any) -> None:
+        response.status(500).send(type(error).__name__)
+
+    response = ask(app, "/")
+    assert (response.status, response.body) == (500, b"ZeroDivisionError")
+
+
 # ---- the examples
 
 
