@@ -176,7 +176,8 @@ def compare_command(
             compare.measure, workload=workload, plan=plan, cores=cores, places=places
         )
         tell(f"workload {workload.name}")
-        measured[workload.name] = compare.run_rounds(entries, rounds, measure_one, tell)
+        able = [entry for entry in entries if entry.serves(workload)]
+        measured[workload.name] = compare.run_rounds(able, rounds, measure_one, tell)
         samples, failures = measured[workload.name]
         click.echo(report.comparison(workload, plan, compare.summarise(samples), failures))
         if json_file is not None:
@@ -311,7 +312,9 @@ def _places(python: str, peers_folder: Path) -> Places:
     # The path is made whole, but a symbolic link is kept: it is what makes a virtual
     # environment's python that environment's.
     places = Places(python=python, peers=peers_folder.absolute() / "bin")
-    build.reference(places.reference)
+    build.program(places.reference, build.SOURCE)
+    build.program(catalogue.WEBSOCKET_LOAD, build.WEBSOCKET_SOURCE)
+    build.files(catalogue.FILES)
     return places
 
 

@@ -1,7 +1,7 @@
-"""What has to be made before measuring: the C reference, and the peers' own environment.
+"""What has to be made before measuring: C programs, files to serve, the peers' environment.
 
-Both go under build/, which no package takes along. It starts the C compiler and pip, and
-nothing that serves.
+All of it goes under build/, which no package takes along. It starts the C compiler and pip,
+and nothing that serves.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from pathlib import Path
 
 from benchmarks.catalogue import ServerEntry
 from benchmarks.machine import CannotMeasure
+from benchmarks.workloads import FILES
 
 SOURCE = Path(__file__).parent / "reference" / "epoll.c"
+WEBSOCKET_SOURCE = Path(__file__).parent / "generators" / "websocket.c"
 FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wconversion")
 
 
-def reference(target: Path, source: Path = SOURCE) -> Path:
-    """Compile the reference unless what is there is newer than its source.
+def program(target: Path, source: Path = SOURCE) -> Path:
+    """Compile a C program unless what is there is newer than its source.
 
     The compiler is `cc`, or what CC says. Raises CannotMeasure with the compiler's words.
     """
@@ -45,6 +47,16 @@ def reference(target: Path, source: Path = SOURCE) -> Path:
     return target
 
 
+def files(folder: Path) -> None:
+    """Write the files that are asked for, unless they are there in full."""
+    for name, content in FILES.items():
+        path = folder / "static" / name
+        if path.exists() and path.stat().st_size == len(content):
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
 def peers(folder: Path, entries: Iterable[ServerEntry]) -> dict[str, bool]:
     """Make a virtual environment and install each peer into it, one by one.
 
@@ -53,11 +65,10 @@ def peers(folder: Path, entries: Iterable[ServerEntry]) -> dict[str, bool]:
     """
     if not (folder / "bin" / "python").exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    wanted = [(entry.package, *entry.packages) for entry in entries if entry.package is not None]
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install"]
     installed = {}
-    for entry in entries:
-        if entry.package is None or entry.package in installed:
-            continue
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--upgrade"]
-        ran = subprocess.run([*pip, entry.package], check=False)
-        installed[entry.package] = ran.returncode == 0
+    for packages in dict.fromkeys(wanted):
+        ran = subprocess.run([*pip, *packages], check=False)
+        installed[" ".join(packages)] = ran.returncode == 0
     return installed

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,18 @@ ROOT = Path(__file__).parent.parent
 FILE = Path(__file__).parent / "servers.toml"
 BUILD = ROOT / "build" / "benchmarks"
 PEERS = BUILD / "peers"
+FILES = BUILD / "files"
+WEBSOCKET_LOAD = BUILD / "websocket"
 REFERENCE = "reference"
 VERSION_TIMEOUT_S = 20.0
+INTERFACES = (
+    *("reference", "native", "node", "wsgi", "asgi", "rsgi"),
+    *("nodejs", "nginx", "static", "own"),
+)
+KEYS = {
+    *("name", "command", "environment", "interface", "workloads"),
+    *("version", "package", "packages", "config"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +44,18 @@ class ServerEntry:
     name: str
     command: tuple[str, ...]
     environment: Mapping[str, str]
+    interface: str = "reference"
+    workloads: tuple[str, ...] = ("*",)
     version: tuple[str, ...] = ()
     package: str | None = None
+    packages: tuple[str, ...] = ()
+    config: str | None = None
+
+    def serves(self, workload: Workload) -> bool:
+        """Tell whether it has an application for this workload, and is meant for it."""
+        return self.interface in workload.interfaces and any(
+            fnmatchcase(workload.name, pattern) for pattern in self.workloads
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +72,18 @@ class Places:
             "python": self.python,
             "peers": str(self.peers),
             "reference": str(self.reference),
+            "peer_apps": str(Path(__file__).parent / "peers"),
+            "files": str(FILES),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What starts one server for one workload."""
+    """What starts one server for one workload, and the files that it reads then."""
 
     command: list[str]
     environment: dict[str, str]
+    files: dict[Path, str] = field(default_factory=dict)
 
 
 def read(path: Path = FILE) -> list[ServerEntry]:
@@ -98,16 +121,29 @@ def choose(entries: Sequence[ServerEntry], patterns: Iterable[str]) -> list[Serv
 
 
 def launch(entry: ServerEntry, workload: Workload, port: int, places: Places) -> Launch:
-    """Fill in a server's command and environment for one workload and one port."""
+    """Fill in a server's command, environment and configuration for one workload and port."""
+    attribute = f"{entry.interface}_{workload.app}"
+    config = BUILD / f"{entry.name}-{port}.conf"
     names = {
         **places.names(),
         "port": str(port),
         "app": workload.app,
-        "answer_bytes": str(len(workload.answer)),
+        "module": workload.module,
+        "attribute": attribute,
+        "target": f"{workload.module}:{attribute}",
+        "answer": answer_word(workload.answer),
         "body_bytes": str(len(workload.body)),
+        "ending": "close" if workload.closes else "keep-alive",
+        "config": str(config),
     }
     environment = {key: value.format_map(names) for key, value in entry.environment.items()}
-    return Launch([word.format_map(names) for word in entry.command], _found(environment))
+    files = {config: entry.config.format_map(names)} if entry.config is not None else {}
+    return Launch([word.format_map(names) for word in entry.command], _found(environment), files)
+
+
+def answer_word(answer: bytes) -> str:
+    """Return what the reference is told to answer: a number stands for so many x."""
+    return str(len(answer)) if answer.strip(b"x") == b"" else answer.decode("ascii")
 
 
 def version(entry: ServerEntry, places: Places) -> str | None:
@@ -143,13 +179,22 @@ def _found(environment: Mapping[str, str]) -> dict[str, str]:
 def _entry(path: Path, given: dict[str, Any]) -> ServerEntry:
     if "name" not in given or "command" not in given:
         raise CannotMeasure(f"{path} has a server without name or command: {given}")
-    unknown = set(given) - {"name", "command", "environment", "version", "package"}
+    unknown = set(given) - KEYS
     if unknown:
         raise CannotMeasure(f"{path}: {given['name']} has unknown keys {sorted(unknown)}")
+    if given.get("interface", "reference") not in INTERFACES:
+        raise CannotMeasure(
+            f"{path}: {given['name']} has the interface {given['interface']}; "
+            f"there are {', '.join(INTERFACES)}"
+        )
     return ServerEntry(
         name=given["name"],
         command=tuple(given["command"]),
         environment=given.get("environment", {}),
+        interface=given.get("interface", "reference"),
+        workloads=tuple(given.get("workloads", ("*",))),
         version=tuple(given.get("version", ())),
         package=given.get("package"),
+        packages=tuple(given.get("packages", ())),
+        config=given.get("config"),
     )

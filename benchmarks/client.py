@@ -1,8 +1,8 @@
 """A tiny HTTP client for what is counted exactly: single answers and batches of them.
 
 It speaks only to servers under test, whose answers to one request are always of the same
-length. It knows counted and chunked bodies, so that the first answer can be judged in full;
-after that it counts bytes. It is not a load generator: wrk is (load.py).
+length. It knows counted and chunked bodies and one WebSocket message, so that the first answer
+can be judged in full; after that it counts bytes. It is not a load generator (load.py has them).
 """
 
 from __future__ import annotations
@@ -12,6 +12,14 @@ from dataclasses import dataclass
 
 TIMEOUT_S = 10.0
 RECEIVE_BYTES = 256 * 1024
+
+# The key and the answer to it are the example of RFC 6455 section 1.3.
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+HANDSHAKE_ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+MASK = b"\x5a\x01\xfe\x33"
 
 
 class WrongAnswer(Exception):
@@ -94,6 +102,55 @@ def check(request: bytes, expected: bytes, depth: int, port: int) -> None:
     with connect(port) as connection:
         answer = ask(connection, request, expected)
         ask_batches(connection, request * depth, answer.wire_bytes * depth, n_batches=1)
+
+
+def check_close(request: bytes, expected: bytes, port: int) -> None:
+    """See that the server answers one request rightly and then closes the connection.
+
+    Raises WrongAnswer or OSError.
+    """
+    with connect(port) as connection:
+        ask(connection, request, expected)
+        try:
+            rest = connection.recv(RECEIVE_BYTES)
+        except TimeoutError as error:
+            raise WrongAnswer("the server did not close the connection") from error
+        if rest:
+            raise WrongAnswer("the server sent more where it should have closed")
+
+
+def check_websocket(message: bytes, port: int) -> None:
+    """See that the server takes the handshake and echoes one binary message.
+
+    The message is shorter than 126 bytes, or shorter than 64 KiB. RFC 6455 sections 4.1 and
+    5.2. Raises WrongAnswer or OSError.
+    """
+    with connect(port) as connection:
+        connection.sendall(HANDSHAKE % port)
+        received = _read_until(connection, b"", b"\r\n\r\n")
+        head, _, received = received.partition(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 101 "):
+            raise WrongAnswer(f"the handshake was answered with {head[:40]!r}")
+        if HANDSHAKE_ACCEPT not in head:
+            raise WrongAnswer("the handshake was answered with a wrong Sec-WebSocket-Accept")
+        connection.sendall(frame(message, client=True))
+        expected = frame(message, client=False)
+        while len(received) < len(expected):
+            received += _receive(connection)
+        if received != expected:
+            raise WrongAnswer(f"a message came back as {received[:40]!r}")
+
+
+def frame(message: bytes, *, client: bool) -> bytes:
+    """Return a message as one binary frame, masked if a client sends it."""
+    length = len(message)
+    marked = length if length < 126 else 126
+    head = bytes([0x82, marked | (0x80 if client else 0)])
+    head += length.to_bytes(2, "big") if marked == 126 else b""
+    if not client:
+        return head + message
+    masked = bytes(byte ^ MASK[index % 4] for index, byte in enumerate(message))
+    return head + MASK + masked
 
 
 def connect(port: int, source: str = "") -> socket.socket:

@@ -92,9 +92,14 @@ def measure(
     port = process.free_port()
     started = launch(entry, workload, port, places)
     with process.running(
-        started.command, port, environment=started.environment, core=cores.server, directory=ROOT
+        started.command,
+        port,
+        environment=started.environment,
+        files=started.files,
+        cores=(cores.server,),
+        directory=ROOT,
     ) as server:
-        client.check(workload.request(port), workload.answer, workload.depth, port)
+        workload.check(port)
         how = {"connections": plan.connections, "core": cores.load}
         if plan.warm_up_s:
             load.run(workload, port, seconds=plan.warm_up_s, **how)

@@ -78,7 +78,7 @@ def under_valgrind(started: Launch, folder: Path) -> Launch:
         *(f"--callgrind-out-file={folder}/{OUTPUT}%p", "--quiet"),
         *started.command,
     ]
-    return Launch(words, {**started.environment, **FIXED})
+    return Launch(words, {**started.environment, **FIXED}, started.files)
 
 
 def parse_total(text: str) -> int:
@@ -96,8 +96,14 @@ def _check(entry: ServerEntry, workload: Workload, places: Places) -> None:
     """
     port = process.free_port()
     started = launch(entry, workload, port, places)
-    with process.running(started.command, port, environment=started.environment, directory=ROOT):
-        client.check(workload.request(port), workload.answer, workload.depth, port)
+    with process.running(
+        started.command,
+        port,
+        environment=started.environment,
+        files=started.files,
+        directory=ROOT,
+    ):
+        workload.check(port)
 
 
 def _totals(entry: ServerEntry, workload: Workload, n_batches: int, places: Places) -> list[int]:
@@ -111,6 +117,7 @@ def _totals(entry: ServerEntry, workload: Workload, n_batches: int, places: Plac
                 started.command,
                 port,
                 environment=started.environment,
+                files=started.files,
                 directory=ROOT,
                 startup_timeout_s=STARTUP_TIMEOUT_S,
                 termination_timeout_s=TERMINATION_TIMEOUT_S,

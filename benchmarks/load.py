@@ -1,6 +1,7 @@
-"""Runs of wrk: one load, pinned to one core, and the figures it reports.
+"""Runs of a load generator: one load, pinned to one core, and the figures it reports.
 
-It knows wrk's command line and the line that wrk/report.lua prints, and nothing of servers.
+It knows the command lines of wrk and of our own generators/websocket.c, and the line of figures
+that both print (wrk by wrk/report.lua), and nothing of servers.
 wrk sends the next request when the last one is answered, so it shows a server under as much
 load as it can bear with that many connections. For each answer that took more than twice the
 mean, wrk adds the waits of the requests that it would otherwise have sent meanwhile; the
@@ -17,7 +18,9 @@ import subprocess
 import tempfile
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
+from benchmarks.catalogue import WEBSOCKET_LOAD
 from benchmarks.machine import CannotMeasure
 from benchmarks.workloads import SCRIPTS, Workload
 
@@ -27,12 +30,12 @@ GRACE_S = 20
 
 
 class LoadFailed(Exception):
-    """wrk did not run to its end; the text is what it said."""
+    """The load generator did not run to its end; the text is what it said."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What one run of wrk saw. `cpu_s` is its own CPU time."""
+    """What one run of a generator saw. `cpu_s` is its own CPU time."""
 
     duration_s: float
     requests: int
@@ -59,23 +62,34 @@ def version() -> str:
 
 
 def command(
-    workload: Workload, port: int, *, connections: int, seconds: int, core: int
+    workload: Workload,
+    port: int,
+    *,
+    connections: int,
+    seconds: int,
+    core: int,
+    websocket_load: Path = WEBSOCKET_LOAD,
 ) -> list[str]:
-    """Return wrk's command line for this workload."""
+    """Return the load generator's command line for this workload."""
+    pinned = ["taskset", "-c", str(core)]
+    n_connections = workload.connections or connections
+    if workload.message_bytes:
+        numbers = (port, n_connections, seconds, workload.message_bytes)
+        return [*pinned, str(websocket_load), *map(str, numbers)]
     fields = [word for pair in workload.fields.items() for word in ("-H", ": ".join(pair))]
     return [
-        *("taskset", "-c", str(core), "wrk", "--threads", "1"),
-        *("--connections", str(workload.connections or connections)),
+        *(*pinned, "wrk", "--threads", "1"),
+        *("--connections", str(n_connections)),
         *("--duration", f"{seconds}s", "--timeout", f"{REQUEST_TIMEOUT_S}s"),
         *("--script", workload.script),
         *fields,
-        f"http://127.0.0.1:{port}/",
+        f"http://127.0.0.1:{port}{workload.target}",
         *("--", *workload.script_arguments),
     ]
 
 
 def run(workload: Workload, port: int, *, connections: int, seconds: int, core: int) -> Figures:
-    """Run wrk once and return its figures. Raises LoadFailed if there are none.
+    """Run the generator once and return its figures. Raises LoadFailed if there are none.
 
     Durations are whole seconds, as wrk takes them.
     """
@@ -99,7 +113,9 @@ def run(workload: Workload, port: int, *, connections: int, seconds: int, core: 
         output.seek(0)
         text = output.read()
     if process.returncode != 0 or MARK not in text:
-        raise LoadFailed(f"wrk ended with code {process.returncode}: {text.strip()[-500:]}")
+        raise LoadFailed(
+            f"the load generator ended with code {process.returncode}: {text.strip()[-500:]}"
+        )
     return parse(text, cpu_s=usage.ru_utime + usage.ru_stime, depth=workload.depth)
 
 

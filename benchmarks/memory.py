@@ -53,7 +53,11 @@ def measure(entry: ServerEntry, workload: Workload, n_connections: int, places: 
     started = launch(entry, workload, port, places)
     request = workload.request(port)
     with process.running(
-        started.command, port, environment=started.environment, directory=ROOT
+        started.command,
+        port,
+        environment=started.environment,
+        files=started.files,
+        directory=ROOT,
     ) as server:
         with ExitStack() as warm_up:
             open_idle(warm_up, port, request, workload.answer, WARM_UP_CONNECTIONS)

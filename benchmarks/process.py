@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,18 +181,20 @@ def running(
     port: int,
     *,
     environment: Mapping[str, str] | None = None,
-    core: int | None = None,
+    files: Mapping[Path, str] | None = None,
+    cores: Collection[int] = (),
     directory: Path | None = None,
     startup_timeout_s: float = STARTUP_TIMEOUT_S,
     termination_timeout_s: float = TERMINATION_TIMEOUT_S,
 ) -> Iterator[Server]:
     """Start a server, wait until it listens on the port, and end it on the way out.
 
-    `environment` is added to this process's own; `core` pins the server and all that it
-    forks. Raises ServerFailed with the server's last lines.
+    `environment` is added to this process's own; `files` are written before and removed
+    after; `cores`, if there are any, are all that the server and its children may use. Raises
+    ServerFailed with the server's last lines.
     """
-    pinned = [*(["taskset", "-c", str(core)] if core is not None else []), *command]
-    with tempfile.TemporaryFile() as output:
+    pinned = [*(["taskset", "-c", ",".join(map(str, cores))] if cores else []), *command]
+    with _written(files or {}), tempfile.TemporaryFile() as output:
         try:
             process = subprocess.Popen(
                 pinned,
@@ -211,6 +213,17 @@ def running(
             yield server
         finally:
             server.terminate(termination_timeout_s)
+
+
+@contextmanager
+def _written(files: Mapping[Path, str]) -> Iterator[None]:
+    try:
+        for path, text in files.items():
+            path.write_text(text)
+        yield
+    finally:
+        for path in files:
+            path.unlink(missing_ok=True)
 
 
 def _stat(pid: int) -> Stat | None:

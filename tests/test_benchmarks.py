@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import sys
 from pathlib import Path
@@ -339,10 +340,12 @@ def test_a_document_is_json_with_every_sample(tmp_path: Path) -> None:
 def test_every_server_has_a_whole_command_for_every_workload(workload: Workload) -> None:
     entries = catalogue.read()
     assert entries[0].name == catalogue.REFERENCE
-    for server in entries:
+    for server in (entry for entry in entries if entry.serves(workload)):
         started = catalogue.launch(server, workload, 8123, catalogue.Places())
-        assert "8123" in " ".join(started.command)
-        assert "{" not in " ".join([*started.command, *started.environment.values()])
+        words = " ".join([*started.command, *started.environment.values()])
+        assert "8123" in words
+        # The answer may have braces of its own; a name that was not filled in is a bare word.
+        assert not re.search(r"\{\w*\}", words)
 
 
 def test_the_parser_door_is_forced_by_the_environment() -> None:

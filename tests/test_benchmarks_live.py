@@ -21,7 +21,7 @@ from require import require_program
 # At the end, so that an installed fastcluster comes before the source tree's.
 sys.path.append(str(Path(__file__).parent.parent))
 
-from benchmarks import build, client, memory, process
+from benchmarks import build, catalogue, client, memory, process
 from benchmarks.workloads import WORKLOADS, Workload
 
 ROOT = Path(__file__).parent.parent
@@ -197,7 +197,7 @@ def test_closed_connections_are_noticed() -> None:
 @pytest.fixture(scope="session")
 def reference_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     require_program("cc", package="gcc")
-    return build.reference(tmp_path_factory.mktemp("reference") / "epoll")
+    return build.program(tmp_path_factory.mktemp("reference") / "epoll")
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def reference(reference_program: Path) -> Iterator[Callable[..., int]]:
     """Start the reference on a port that it chooses and prints; return the port."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(*arguments: int) -> int:
+    def run(*arguments: int | str) -> int:
         words = [str(reference_program), "0", *map(str, arguments)]
         server = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
         started.append(server)
@@ -218,9 +218,10 @@ def reference(reference_program: Path) -> Iterator[Callable[..., int]]:
         server.communicate()
 
 
-def test_the_reference_compiles_without_a_warning(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", [build.SOURCE, build.WEBSOCKET_SOURCE], ids=lambda one: one.stem)
+def test_c_programs_compile_without_a_warning(tmp_path: Path, source: Path) -> None:
     compiler = require_program("cc", package="gcc")
-    words = [compiler, *build.FLAGS, "-Werror", str(build.SOURCE), "-o", str(tmp_path / "epoll")]
+    words = [compiler, *build.FLAGS, "-Werror", str(source), "-o", str(tmp_path / "program")]
     ran = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr) == (0, "")
 
@@ -229,14 +230,17 @@ def test_the_reference_compiles_without_a_warning(tmp_path: Path) -> None:
 def test_the_reference_answers_every_workload(
     reference: Callable[..., int], workload: Workload
 ) -> None:
-    port = reference(len(workload.answer), len(workload.body))
-    client.check(workload.request(port), workload.answer, workload.depth, port)
+    if "reference" not in workload.interfaces:
+        pytest.skip("there is no floor for this workload")
+    ending = "close" if workload.closes else "keep-alive"
+    port = reference(catalogue.answer_word(workload.answer), len(workload.body), ending)
+    workload.check(port)
 
 
 def test_the_reference_answers_a_request_that_comes_byte_by_byte(
     reference: Callable[..., int],
 ) -> None:
-    with client.connect(reference(12, 3)) as connection:
+    with client.connect(reference("hello world\n", 3)) as connection:
         for _ in range(2):
             for byte in b"POST / HTTP/1.1\r\nA: b\r\r\n\r\nxyz":
                 connection.send(bytes([byte]))
@@ -258,7 +262,9 @@ def test_the_reference_waits_for_slow_readers(reference: Callable[..., int]) -> 
         client.ask(connection, workload.request(port), workload.answer)
 
 
-@pytest.mark.parametrize("arguments", [["x"], ["70000"], ["-1"], ["0", "1k"], ["0"] * 4])
+@pytest.mark.parametrize(
+    "arguments", [["x"], ["70000"], ["-1"], ["0", "1", "1k"], ["0"] * 4, ["0"] * 5]
+)
 def test_the_reference_refuses_what_it_does_not_understand(
     reference_program: Path, arguments: list[str]
 ) -> None:
@@ -346,3 +352,48 @@ def test_a_stopped_run_leaves_no_server(tmp_path: Path) -> None:
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert (code, left) == (128 + signal.SIGTERM, [])
+
+
+# ---- generators/websocket.c
+
+
+@pytest.fixture(scope="session")
+def websocket_load(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    require_program("cc", package="gcc")
+    return build.program(
+        tmp_path_factory.mktemp("generators") / "websocket", build.WEBSOCKET_SOURCE
+    )
+
+
+def _load_websockets(program: Path, port: int, message_bytes: int) -> dict[str, int]:
+    ran = subprocess.run(
+        [str(program), str(port), "3", "1", str(message_bytes)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    figures: dict[str, int] = json.loads(ran.stdout.removeprefix("figures "))
+    return figures
+
+
+@pytest.mark.parametrize("message_bytes", [1, 128, 65535])
+def test_websocket_messages_come_back_and_are_counted(
+    websocket_load: Path, message_bytes: int
+) -> None:
+    port = process.free_port()
+    words = [sys.executable, "-m", "fastcluster", "serve", "benchmarks.apps:asgi_websocket"]
+    words += ["--interface", "asgi", "--workers", "1", "--bind", f"127.0.0.1:{port}"]
+    with process.running(words, port, directory=ROOT):
+        client.check_websocket(b"x" * min(message_bytes, 200), port)
+        figures = _load_websockets(websocket_load, port, message_bytes)
+    assert figures["requests"] > 100
+    assert figures["received_bytes"] >= figures["requests"] * message_bytes
+    assert sum(figures[name] for name in figures if name.endswith("_errors")) == 0
+
+
+def test_a_server_that_refuses_the_handshake_is_an_error_and_no_answer(
+    websocket_load: Path, reference: Callable[..., int]
+) -> None:
+    figures = _load_websockets(websocket_load, reference(), 128)
+    assert (figures["requests"], figures["connect_errors"]) == (0, 3)

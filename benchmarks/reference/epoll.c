@@ -4,12 +4,14 @@
  * line that ends a head and answers with a constant; a batch of pipelined
  * requests costs one recv and one send.  Its law: it does what the kernel asks
  * of every server and nothing that HTTP asks.  It does not know methods,
- * targets, fields or lengths: how many bytes of body follow each head is told
- * on the command line, since the load is known.
+ * targets, fields or lengths: how many bytes of body follow each head, and
+ * whether the connection ends with the answer, is told on the command line,
+ * since the load is known.
  *
- *     epoll [PORT [RESPONSE_BODY_BYTES [REQUEST_BODY_BYTES]]]
+ *     epoll [PORT [ANSWER [REQUEST_BODY_BYTES [keep-alive|close]]]]
  *
- * Port 0 takes any free port; the one taken is printed.  SIGTERM ends it. */
+ * The answer's body is the text ANSWER, or so many x if it is a number.  Port 0
+ * takes any free port; the one taken is printed.  SIGTERM ends it. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -40,6 +42,7 @@ struct wire {
   char *bytes;
   size_t n_bytes;
   size_t answer_bytes;
+  int closes; /* each connection ends with its first answers */
 };
 
 static _Noreturn void fail(const char *what) {
@@ -58,24 +61,28 @@ static size_t size_from(const char *text) {
   return (size_t)value;
 }
 
-static struct wire wire_make(size_t body_bytes) {
+static int is_number(const char *text) { return text[strspn(text, "0123456789")] == '\0'; }
+
+static struct wire wire_make(const char *answer, int closes) {
+  size_t body_bytes = is_number(answer) ? size_from(answer) : strlen(answer);
   char head[128];
   int length = snprintf(head, sizeof head,
                         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
-                        "Content-Length: %zu\r\n\r\n",
-                        body_bytes);
+                        "Content-Length: %zu\r\n%s\r\n",
+                        body_bytes, closes ? "Connection: close\r\n" : "");
   if (length < 0 || (size_t)length >= sizeof head) fail("cannot write the head");
   size_t head_bytes = (size_t)length;
-  struct wire wire = {.answer_bytes = head_bytes + body_bytes};
+  struct wire wire = {.answer_bytes = head_bytes + body_bytes, .closes = closes};
   size_t n_answers = wire.answer_bytes < WIRE_BYTES ? WIRE_BYTES / wire.answer_bytes : 1;
   wire.n_bytes = n_answers * wire.answer_bytes;
   wire.bytes = malloc(wire.n_bytes);
   if (wire.bytes == NULL) fail("cannot take memory for the answer");
-  static const char hello[] = "hello world\n";
   for (char *at = wire.bytes; at < wire.bytes + wire.n_bytes; at += wire.answer_bytes) {
     memcpy(at, head, head_bytes);
-    memset(at + head_bytes, 'x', body_bytes);
-    if (body_bytes == sizeof hello - 1) memcpy(at + head_bytes, hello, body_bytes);
+    if (is_number(answer))
+      memset(at + head_bytes, 'x', body_bytes);
+    else
+      memcpy(at + head_bytes, answer, body_bytes);
   }
   return wire;
 }
@@ -149,8 +156,9 @@ static void conn_serve(int poll, struct conn *conn, uint32_t events, const struc
     conn->owed_bytes =
         wire->answer_bytes * requests_in(conn, received, received + n, request_body_bytes);
   }
+  int had_answer = conn->owed_bytes > 0;
   int is_blocked = flush(conn, wire);
-  if (is_blocked < 0) {
+  if (is_blocked < 0 || (wire->closes && had_answer && !is_blocked)) {
     conn_close(conn);
     return;
   }
@@ -189,11 +197,13 @@ static int listen_on(uint16_t port) {
 
 int main(int argc, char **argv) {
   size_t port = argc > 1 ? size_from(argv[1]) : 0;
-  if (argc > 4 || port > UINT16_MAX) {
-    fputs("usage: epoll [PORT [RESPONSE_BODY_BYTES [REQUEST_BODY_BYTES]]]\n", stderr);
+  const char *ending = argc > 4 ? argv[4] : "keep-alive";
+  int closes = strcmp(ending, "close") == 0;
+  if (argc > 5 || port > UINT16_MAX || (!closes && strcmp(ending, "keep-alive") != 0)) {
+    fputs("usage: epoll [PORT [ANSWER [REQUEST_BODY_BYTES [keep-alive|close]]]]\n", stderr);
     return 2;
   }
-  struct wire wire = wire_make(argc > 2 ? size_from(argv[2]) : 12);
+  struct wire wire = wire_make(argc > 2 ? argv[2] : "hello world\n", closes);
   size_t request_body_bytes = argc > 3 ? size_from(argv[3]) : 0;
   int listener = listen_on((uint16_t)port);
   int poll = epoll_create1(EPOLL_CLOEXEC);
