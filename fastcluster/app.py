@@ -24,7 +24,7 @@ from typing import Any
 from fastcluster import config, http, log
 from fastcluster.app_exchange import HTTPError, Request, Response
 from fastcluster.errors import AppLoadError, UsageError
-from fastcluster.native import required_arguments
+from fastcluster.native import is_async, required_arguments
 from fastcluster.routing import Router
 from fastcluster.views import Views
 
@@ -128,6 +128,7 @@ class App:
             raise UsageError(f"methods is a list: write methods=[{methods!r}]")
         if handler is None:
             return lambda function: self.route(pattern, function, methods=methods)
+        _refuse_async(handler, "handlers")
         gives_response = required_arguments(handler) == 2
         for method in methods:
             self._router.add(method.upper(), pattern, (handler, gives_response))
@@ -314,12 +315,17 @@ def _refuse_coroutine(result: object) -> None:
         raise TypeError("a handler returned a coroutine: an App does not serve async handlers yet")
 
 
+def _refuse_async(function: Any, what: str) -> None:
+    if is_async(function):
+        name = getattr(function, "__qualname__", repr(function))
+        raise AppLoadError(f"{name} is async: an App does not run async {what} yet; use def")
+
+
 def _check_arguments(function: Any, count: int, what: str, form: str) -> None:
     name = getattr(function, "__qualname__", repr(function))
     if not callable(function):
         raise AppLoadError(f"{name} is no {what}: write it as {form}")
-    if inspect.iscoroutinefunction(function):
-        raise AppLoadError(f"{name} is async: an App does not run async {what} yet; use def")
+    _refuse_async(function, what)
     try:
         inspect.signature(function).bind(*range(count))
     except TypeError:

@@ -141,7 +141,7 @@ def test_mistakes_are_told_when_they_are_made() -> None:
 
     async def later(request: Any) -> None: ...
 
-    with pytest.raises(AppLoadError, match="async handler"):
+    with pytest.raises(AppLoadError, match="does not run async handlers"):
         app.get("/", later)
 
 
@@ -244,10 +244,7 @@ def test_the_command_decides_the_environment() -> None:
         assert b'"env":"production"' in fetch(port, "/").body
 
 
-def test_the_startable_module() -> None:
-    with program(*example("startable")) as (line, port):
-        assert line == f"started on 127.0.0.1:{port}"
-        assert fetch(port, "/").body == b"hello world\n"
+def test_the_startable_module_starts_nothing_when_it_is_imported() -> None:
     load = (
         "import sys; sys.path.insert(0, 'examples');import startable; print(startable.start_server)"
     )

@@ -213,8 +213,7 @@ def test_one_verb_one_file_in_c(verb: str, owners: set[str]) -> None:
 
 PYTHON_VERBS = [
     (r"\bos\.fork\(", {"child_process.py"}),
-    (r"\bos\.(waitpid|kill)\b", {"primary.py", "cluster_primary.py"}),
-    (r"\bos\.(waitpid|kill)\b", {"seating.py"}),
+    (r"\bos\.(waitpid|kill)\b", {"seating.py", "cluster_primary.py"}),
     (r"\.bind\((?!\*)", {"sockets.py"}),
     # Which loop's thread waits, and the one wait of a handler that writes too much.
     (r"\bwith nogil:", {"server.pyx", "exchange.pyx"}),
