@@ -149,7 +149,7 @@ cdef class HttpCall(Consumer):
             self.readers = None
         if self.task is not None and self.runner.config.cancel_on_disconnect:
             self.dismissed = True
-            self.task.cancel()
+            self.runner.cancel(self.task)
         return 0
 
     cdef int writable(self) except -1:

@@ -307,7 +307,7 @@ cdef class NativeCall(Consumer):
 
     cdef int dismiss(self) except -1:
         self.dismissed = True
-        self.task.cancel()
+        self.handler.cancel(self.task)
         return 0
 
     cdef int wake_readers(self) except -1:

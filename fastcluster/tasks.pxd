@@ -27,6 +27,8 @@ cdef class TaskRunner(Handler):
     # Holds a running task, so that it is not collected and a drain waits for it.
     cdef int remember(self, object task) except -1
     cdef int forget(self, object task) except -1
+    # Cancels a task, once it has begun.
+    cdef int cancel(self, object task) except -1
     # Has consumer.resume() called after the tasks that are due now: one callback of
     # the loop for all consumers.
     cdef int flush_soon(self, Consumer consumer) except -1

@@ -55,8 +55,14 @@ cdef class TaskRunner(Handler):
     def cancel_all(self):
         """Cancel every task, since the time to finish is over."""
         self.draining = True
-        for task in list(self.tasks):
-            task.cancel()
+        for task in self.tasks:
+            self.cancel(task)
+
+    cdef int cancel(self, object task) except -1:
+        # A coroutine that has not begun when it is cancelled is never entered, and
+        # nobody would answer its request.  Its first step is due before this call.
+        self.call_soon(task.cancel)
+        return 0
 
     cdef object start_task(self, object coro, bint at_once):
         cdef object context = self.context.copy()

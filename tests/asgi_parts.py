@@ -34,28 +34,24 @@ def new_loop(kind: str) -> asyncio.AbstractEventLoop:
     return loop
 
 
-class AsgiWire(Wire):
+class GuestWire(Wire):
     """A Wire whose server is a guest in an asyncio loop.
 
-    state: what lifespan would have left.  is_careless: the application does wrong on
-    purpose; what the server does wrong fails the test all the same.  is_checked: False
-    gives the application the server's own receive and send.
+    state: what lifespan would have left.
     """
+
+    handler: Any
 
     def __init__(
         self,
+        handler_class: Callable[[Any, Any], Any],
         app: Any,
         *,
         kind: str = "asyncio",
         state: dict[str, Any] | None = None,
-        is_careless: bool = False,
-        is_checked: bool = True,
         **options: Any,
     ) -> None:
-        self.checker = Checker(app)
-        self.is_careless = is_careless
-        super().__init__(AsgiHandler, self.checker if is_checked else app, **options)
-        assert isinstance(self.handler, AsgiHandler)
+        super().__init__(handler_class, app, **options)
         self.loop = new_loop(kind)
         self.complaints: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
@@ -65,8 +61,7 @@ class AsgiWire(Wire):
 
     @property
     def tasks(self) -> set[asyncio.Task[None]]:
-        assert isinstance(self.handler, AsgiHandler)
-        return self.handler.tasks
+        return self.handler.tasks  # type: ignore[no-any-return]
 
     def turn(self, timeout_ms: int = 0) -> None:
         for client in self.clients:
@@ -89,10 +84,6 @@ class AsgiWire(Wire):
         self.loop.remove_reader(self.server.fileno())
         self.loop.close()
         assert self.complaints == []
-        assert not self.checker.faults, self.checker.faults
-        # Tests of WebSockets are about what applications do wrong.
-        mistakes = [text for text in self.checker.mistakes if not text.startswith("WebSocket")]
-        assert self.is_careless or not mistakes, mistakes
 
     async def _finish(self) -> None:
         # Those that hear of their client's loss end by themselves.
@@ -104,6 +95,29 @@ class AsgiWire(Wire):
             await asyncio.gather(*pending, return_exceptions=True)
         await self.loop.shutdown_asyncgens()
         await self.loop.shutdown_default_executor()
+
+
+class AsgiWire(GuestWire):
+    """A GuestWire for an ASGI application, with a strict checker in between.
+
+    is_careless: the application does wrong on purpose; what the server does wrong fails
+    the test all the same.  is_checked: False gives the application the server's own
+    receive and send.
+    """
+
+    def __init__(
+        self, app: Any, *, is_careless: bool = False, is_checked: bool = True, **options: Any
+    ) -> None:
+        self.checker = Checker(app)
+        self.is_careless = is_careless
+        super().__init__(AsgiHandler, self.checker if is_checked else app, **options)
+
+    def close(self) -> None:
+        super().close()
+        assert not self.checker.faults, self.checker.faults
+        # Tests of WebSockets are about what applications do wrong.
+        mistakes = [text for text in self.checker.mistakes if not text.startswith("WebSocket")]
+        assert self.is_careless or not mistakes, mistakes
 
 
 @contextlib.contextmanager

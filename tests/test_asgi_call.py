@@ -231,7 +231,9 @@ def test_two_receive_at_once(serve: Serve) -> None:
             await send(start())
             await send(body(b"x"))
 
-    assert serve(app).request(GET).body == b"x"
+    wire = serve(app)
+    assert wire.request(GET).body == b"x"
+    wire.turn_until(lambda: not wire.tasks)
     assert seen == ["http.disconnect"] * 2
 
 
@@ -1158,3 +1160,23 @@ def test_cancel_all(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     wire.turn_until(lambda: client.eof)
     assert seen == ["cleaned up"]
     assert errors(caplog) == ["GET /: cancelled"]
+
+
+def test_a_task_that_is_cancelled_before_it_begins_answers_too(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    wire = serve(answering(b"never"))
+    client = wire.connect()
+    # With a body, so that no task starts at once.
+    client.send(post(b"body"))
+
+    async def take_and_cancel() -> None:
+        while not wire.tasks:
+            wire.server.turn(1)
+        wire.handler.cancel_all()  # type: ignore[attr-defined]
+
+    wire.loop.remove_reader(wire.server.fileno())
+    wire.loop.run_until_complete(take_and_cancel())
+    wire.loop.add_reader(wire.server.fileno(), wire.server.turn, 0)
+    assert client.response().status in (200, 500)
+    wire.turn_until(lambda: not wire.tasks)

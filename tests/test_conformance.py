@@ -53,6 +53,8 @@ class Stage:
                 "server_header": False,
                 "date_header": False,
                 "timeout_keep_alive_s": 3600.0,
+                # A head that comes byte by byte takes long in a build with sanitizers.
+                "timeout_head_s": 600.0,
                 **dict(options),
             }
             if interface == "wsgi":

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi_parts import GET, LOOPS, AsgiWire, get, new_loop, post
-from harness import Response, Wire, open_descriptors
+from asgi_parts import GET, LOOPS, GuestWire, get, post
+from harness import Response, open_descriptors
 from test_processes import Cluster
 
 from fastcluster.config import Config
@@ -33,23 +33,11 @@ EXPECT = b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nExpect: 100-contin
 FORM = "Content-Type: application/x-www-form-urlencoded"
 
 
-class AsyncWire(AsgiWire):
+class AsyncWire(GuestWire):
     """A Wire that serves an async handler as a guest of an asyncio loop."""
 
-    def __init__(self, handler: Any, *, kind: str = "asyncio", **options: Any) -> None:
-        Wire.__init__(self, AsyncNativeHandler, handler, **options)
-        self.loop = new_loop(kind)
-        self.complaints: list[dict[str, Any]] = []
-        self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
-        assert isinstance(self.handler, AsyncNativeHandler)
-        self.handler.attach(self.loop)
-        self.loop.add_reader(self.server.fileno(), self.server.turn, 0)
-        self.server.turn(0)
-
-    @property
-    def tasks(self) -> set[asyncio.Task[None]]:
-        assert isinstance(self.handler, AsyncNativeHandler)
-        return self.handler.tasks
+    def __init__(self, handler: Any, **options: Any) -> None:
+        super().__init__(AsyncNativeHandler, handler, **options)
 
 
 Serve = Callable[..., AsyncWire]
