@@ -18,6 +18,7 @@ from typing import Any
 from fastcluster import child_process, http, program, sockets
 from fastcluster.channel import Channel
 from fastcluster.emitter import Emitter
+from fastcluster.errors import EXIT_OK
 from fastcluster.link import Link, message_of
 from fastcluster.server import Server
 
@@ -87,7 +88,7 @@ class OwnWorker(Emitter):
     def kill(self) -> None:
         """End this process with code 0, as soon as the primary knows that it is meant."""
         if not self.is_connected():
-            sys.exit(0)
+            sys.exit(EXIT_OK)
         self.exited_after_disconnect = True
         self.state = "destroying"
         self._role.link.say({"leaving": {"now": True}})
@@ -156,7 +157,7 @@ class WorkerRole:
             self.wake()
             if found:
                 return found[0][0][word], found[0][1]
-        sys.exit(0)
+        sys.exit(EXIT_OK)
 
     # ---- the loop
 
@@ -246,7 +247,7 @@ class WorkerRole:
             self._ended = True
             self.link.close()
             self._tell_disconnected()
-            sys.exit(0)
+            sys.exit(EXIT_OK)
 
     def _hear_frames(self) -> None:
         while self._frames:
@@ -265,7 +266,7 @@ class WorkerRole:
         self.worker.exited_after_disconnect = True
         if now:
             self._end()
-            sys.exit(0)
+            sys.exit(EXIT_OK)
         self._leaving = True
         self.worker.state = "disconnecting"
         for server in self._servers:

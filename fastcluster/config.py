@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +72,8 @@ GROUPS = (
 )
 # How far the workers may be raised at least where --max-workers does not say.
 MOST_WORKERS = 16
+# Of the descriptor limit, how much there has to be for a worker that may be asked for.
+DESCRIPTORS_A_WORKER = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,8 +373,16 @@ class Config:
 
     @property
     def most_workers(self) -> int:
-        """How many workers there may ever be: ``max_workers``, or what that is by default."""
-        return self.max_workers or max(2 * self.n_workers, MOST_WORKERS)
+        """How many workers there may ever be: ``max_workers``, or what that is by default.
+
+        Each may cost the primary four descriptors and every worker two, so that a small
+        limit of those leaves less room to scale.
+        """
+        if self.max_workers:
+            return self.max_workers
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        room = 1024 if soft == resource.RLIM_INFINITY else soft // DESCRIPTORS_A_WORKER
+        return max(self.n_workers, min(max(2 * self.n_workers, MOST_WORKERS), room))
 
     @property
     def logs_access(self) -> bool:

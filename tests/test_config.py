@@ -407,9 +407,16 @@ def test_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Config(workers=3).n_workers == 3
 
 
-def test_the_most_workers_leave_room_to_scale() -> None:
+def test_the_most_workers_leave_room_to_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = [4096]
+    monkeypatch.setattr("resource.getrlimit", lambda _: (limit[0], 1 << 20))
     assert Config(workers=2).most_workers == 16
     assert Config(workers=20).most_workers == 40
+    assert Config(workers=2, max_workers=3).most_workers == 3
+    limit[0] = 512
+    assert Config(workers=2).most_workers == 8
+    limit[0] = 64
+    assert Config(workers=2).most_workers == 2
     assert Config(workers=2, max_workers=3).most_workers == 3
     with pytest.raises(UsageError, match="--workers must not be above --max-workers"):
         Config(workers=4, max_workers=3)
