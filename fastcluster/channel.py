@@ -12,6 +12,7 @@ not know what the messages mean.
 from __future__ import annotations
 
 import array
+import fcntl
 import json
 import os
 import select
@@ -67,6 +68,14 @@ class Channel:
     def fileno(self) -> int:
         """Return the descriptor to watch, or -1 once the channel is closed."""
         return self._sock.fileno()
+
+    def move_above(self, lowest: int) -> None:
+        """Use a descriptor with a number from `lowest` on, if this one's is lower."""
+        if 0 <= self.fileno() < lowest:
+            copy = fcntl.fcntl(self.fileno(), fcntl.F_DUPFD_CLOEXEC, lowest)
+            self._sock.close()
+            self._sock = socket.socket(fileno=copy)
+            self._sock.setblocking(False)
 
     def send(self, message: Message, fds: Sequence[int] = ()) -> bool:
         """Send a message, or queue it if the socket is full.

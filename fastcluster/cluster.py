@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastcluster.cluster_primary import Address, PrimaryRole, Worker
-from fastcluster.cluster_worker import OwnWorker, WorkerRole
+from fastcluster.cluster_worker import OwnWorker, WorkerRole, adopt
 from fastcluster.cpus import usable_cpus
 from fastcluster.emitter import Emitter
 
@@ -73,9 +73,14 @@ def setup_primary(**settings: Any) -> None:
     """Change settings for workers that are forked from now on; they add up.
 
     args: the words in sys.argv after the program's name.  cwd: the worker's folder.
-    serialization: "json", or "advanced" for whatever pickle can write, where both sides
-    trust each other: unpickling runs code of the sender's choice.  Raises TypeError for
-    any other name.  (Node: cluster.setupPrimary)
+    exec: the path of a script that the worker runs in a fresh interpreter, instead of this
+    program in a fork.  serialization: "json", or "advanced" for whatever pickle can write,
+    where both sides trust each other: unpickling runs code of the sender's choice.
+    silent: the worker's output comes to worker.process.stdout and stderr.  stdio: for each
+    descriptor from 0 on "inherit", "pipe", "ignore", a descriptor or a file; it wins over
+    silent, and a pipe from 3 on is one for both directions.  uid, gid: the worker's, as
+    numbers.  Raises TypeError or ValueError for anything else, PermissionError for another
+    uid or gid where this process is not root.  (Node: cluster.setupPrimary)
     """
     _primary("setup_primary").setup(**settings)
 
@@ -126,6 +131,11 @@ def _become(role: WorkerRole) -> None:
 
 
 _role: PrimaryRole | WorkerRole = PrimaryRole(_events, _become)
+
+# A script that a primary has executed is a worker from here on.
+_adopted = adopt(_events)
+if _adopted is not None:
+    _become(_adopted)
 
 
 def _primary(name: str) -> PrimaryRole:

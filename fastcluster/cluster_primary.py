@@ -14,15 +14,15 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from fastcluster import child_process, http, program, sockets
+from fastcluster import child_process, http, program, sockets, stdio
 from fastcluster.channel import Channel
 from fastcluster.child_process import Closable, SignalPipe
-from fastcluster.cluster_worker import WorkerRole, live
+from fastcluster.cluster_worker import Birth, WorkerRole, execute, live
 from fastcluster.emitter import Emitter
 from fastcluster.link import SERIALIZATIONS, Link, message_of
 
@@ -30,7 +30,16 @@ from fastcluster.link import SERIALIZATIONS, Link, message_of
 BACKOFF_FIRST_S = 0.1
 BACKOFF_MOST_S = 30.0
 
-SETTINGS = ("args", "cwd", "serialization")
+DEFAULTS: dict[str, Any] = {
+    "args": None,
+    "cwd": None,
+    "exec": None,
+    "gid": None,
+    "serialization": "json",
+    "silent": False,
+    "stdio": None,
+    "uid": None,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +53,32 @@ class Address:
 
 
 class Process:
-    """The process of a worker.  exitcode and signal_code: one is set once it is dead."""
+    """The process of a worker.  exitcode and signal_code: one is set once it is dead.
 
-    def __init__(self, pid: int, link: Link) -> None:
+    stdio: our ends of its descriptors where they are pipes, else None; see cluster.setup_primary.
+    """
+
+    def __init__(self, pid: int, link: Link, streams: Sequence[stdio.Stream | None] = ()) -> None:
         self.pid = pid
+        self.stdio = list(streams) + [None] * (3 - len(streams))
         self.exitcode: int | None = None
         self.signal_code: str | None = None
         self._link = link
+
+    @property
+    def stdin(self) -> stdio.Stream | None:
+        """What the worker reads from, if that is a pipe."""
+        return self.stdio[0]
+
+    @property
+    def stdout(self) -> stdio.Stream | None:
+        """What the worker writes to, if that is a pipe."""
+        return self.stdio[1]
+
+    @property
+    def stderr(self) -> stdio.Stream | None:
+        """Where the worker complains, if that is a pipe."""
+        return self.stdio[2]
 
     @property
     def connected(self) -> bool:
@@ -161,39 +189,63 @@ class PrimaryRole:
 
     def setup(self, **settings: Any) -> None:
         """Change settings for workers that are forked later; see cluster.setup_primary()."""
-        unknown = sorted(set(settings) - set(SETTINGS))
-        if unknown:
-            raise TypeError(f"no setting {', '.join(unknown)}: there are {', '.join(SETTINGS)}")
-        if settings.get("serialization", "json") not in SERIALIZATIONS:
-            raise ValueError(f"serialization is one of {', '.join(SERIALIZATIONS)}")
-        defaults = {"args": sys.argv[1:], "cwd": None, "serialization": "json"}
+        _check(settings)
+        defaults = {**DEFAULTS, "args": sys.argv[1:]}
         self._settings = {**defaults, **self._settings, **settings}
         self._later.append(lambda: self.events.emit("setup", self.settings))
 
     def fork(self, env: Mapping[str, object] | None) -> Worker:
         """Fork a worker; see cluster.fork()."""
-        program.require_one()
         self.setup()
-        worker_id, delay_s = self._last_id + 1, self._delay_s()
         settings = dict(self._settings)
-
-        def run(channel: Channel) -> int:
-            _forget_asyncio()
-            role = WorkerRole(channel, worker_id, settings["serialization"], self.events)
-            self._become(role)
-            return live(role, env or {}, settings["cwd"], list(settings["args"]), delay_s)
-
-        listeners = [shared.sock for shared in self._shared.values()]
-        close: list[Closable] = [*self._links.values(), *listeners]
-        child = child_process.spawn(run, close=close)
-        self._last_id = worker_id
-        link = Link(child.channel, settings["serialization"])
-        worker = Worker(worker_id, Process(child.pid, link))
+        if settings["exec"] is None:
+            program.require_one()
+        birth = Birth(self._last_id + 1, settings["serialization"], self._delay_s())
+        pipes = stdio.Stdio(stdio.places_of(settings["stdio"], settings["silent"]))
+        try:
+            child = child_process.spawn(
+                lambda channel: self._be_worker(channel, birth, settings, env or {}, pipes),
+                close=self._not_for_workers(),
+            )
+        finally:
+            pipes.forget_child()
+        self._last_id = birth.worker_id
+        link = Link(child.channel, birth.serialization)
+        worker = Worker(birth.worker_id, Process(child.pid, link, pipes.streams))
         worker._link = link
-        self.workers[worker_id] = worker
-        self._links[worker_id] = link
+        self.workers[worker.id] = worker
+        self._links[worker.id] = link
         self._later.append(lambda: self.events.emit("fork", worker))
         return worker
+
+    def _not_for_workers(self) -> list[Closable]:
+        mine: list[Closable] = [shared.sock for shared in self._shared.values()]
+        mine += self._links.values()
+        mine += self._streams()
+        return mine
+
+    def _streams(self) -> list[stdio.Stream]:
+        processes = [worker.process for worker in self.workers.values()]
+        return [s for process in processes if process for s in process.stdio if s is not None]
+
+    def _be_worker(
+        self,
+        channel: Channel,
+        birth: Birth,
+        settings: dict[str, Any],
+        env: Mapping[str, object],
+        pipes: stdio.Stdio,
+    ) -> int:
+        """Be the forked child; returns its exit code."""
+        _forget_asyncio()
+        channel.move_above(len(pipes.streams))
+        pipes.take_over()
+        _become_user(settings["uid"], settings["gid"])
+        if settings["exec"] is not None:
+            return execute(channel, birth, env, settings)
+        role = WorkerRole(channel, birth, self.events)
+        self._become(role)
+        return live(role, env, settings["cwd"], list(settings["args"]))
 
     def disconnect(self, callback: Callable[[], object] | None) -> None:
         """Have all workers leave; see cluster.disconnect()."""
@@ -238,9 +290,18 @@ class PrimaryRole:
             fd = link.channel.fileno()
             by_fd[fd] = worker_id
             poll.register(fd, select.POLLIN | (select.POLLOUT if link.wants_write else 0))
+        streams = {}
+        for stream in self._streams():
+            if stream.wants_read or stream.wants_write:
+                streams[stream.fileno()] = stream
+                reads = select.POLLIN if stream.wants_read else 0
+                poll.register(stream.fileno(), reads | (select.POLLOUT * stream.wants_write))
         for fd, _ in poll.poll():
             if fd in by_fd:
                 self._hear(by_fd[fd])
+            elif fd in streams:
+                streams[fd].flush()
+                streams[fd].receive()
         for number in pipe.read():
             self._signalled(number)
 
@@ -351,6 +412,9 @@ class PrimaryRole:
         # A process that it has left behind may still hold its end open.
         self._disconnected(worker)
         ended = worker.process
+        for stream in ended.stdio:
+            if stream is not None:
+                stream.receive()
         ended.exitcode = code if code >= 0 else None
         ended.signal_code = signal.Signals(-code).name if code < 0 else None
         never_came_up = code != 0 and not worker.exited_after_disconnect and not worker.listened
@@ -370,6 +434,37 @@ class PrimaryRole:
         callbacks, self._when_gone = self._when_gone, []
         for callback in callbacks:
             callback()
+
+
+def _check(settings: dict[str, Any]) -> None:
+    """Raise TypeError, ValueError or PermissionError for what fork() could not do."""
+    unknown = sorted(set(settings) - set(DEFAULTS))
+    if unknown:
+        raise TypeError(f"no setting {', '.join(unknown)}: there are {', '.join(DEFAULTS)}")
+    if settings.get("serialization", "json") not in SERIALIZATIONS:
+        raise ValueError(f"serialization is one of {', '.join(SERIALIZATIONS)}")
+    if settings.get("stdio") is not None:
+        stdio.check(settings["stdio"])
+    for name, mine in (("uid", os.geteuid()), ("gid", os.getegid())):
+        wanted = settings.get(name)
+        if wanted is None:
+            continue
+        if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 0:
+            raise TypeError(f"{name} is a number, not {wanted!r}: the modules pwd and grp know it")
+        if os.geteuid() != 0 and wanted != mine:
+            raise PermissionError(f"{name}={wanted} needs a primary that runs as root")
+
+
+def _become_user(uid: int | None, gid: int | None) -> None:
+    if (uid, gid) == (None, None):
+        return
+    if os.geteuid() == 0:
+        # Groups of root's would let the worker keep what it is meant to lose.
+        os.setgroups([])
+    if gid is not None:
+        os.setgid(gid)
+    if uid is not None:
+        os.setuid(uid)
 
 
 def _is_default(number: int) -> bool:

@@ -6,14 +6,19 @@ It knows the servers of its own process only, and no other worker.
 
 from __future__ import annotations
 
+import atexit
+import dataclasses
+import json
 import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NoReturn
 
 from fastcluster import child_process, http, program, sockets
 from fastcluster.channel import Channel
@@ -26,6 +31,23 @@ from fastcluster.server import Server
 _DRAIN_POLL_MS = 100
 # What was sent is sent, if the primary takes it at all.
 LAST_WORDS_S = 10.0
+
+
+# How a worker that is a fresh interpreter learns what it is: its pid, the channel's descriptor,
+# and its Birth as JSON.
+VARIABLE = "FASTCLUSTER_WORKER_CHANNEL"
+
+
+@dataclass(frozen=True, slots=True)
+class Birth:
+    """What the primary decides about a worker before it is forked.
+
+    delay_s: how long it waits at first, since a predecessor did not come up.
+    """
+
+    worker_id: int
+    serialization: str
+    delay_s: float = 0.0
 
 
 class OwnProcess:
@@ -107,9 +129,10 @@ class OwnWorker(Emitter):
 class WorkerRole:
     """What this process does as a worker; `run` is its loop."""
 
-    def __init__(self, channel: Channel, worker_id: int, serialization: str, events: Emitter):
-        self.link = Link(channel, serialization)
-        self.worker = OwnWorker(self, worker_id)
+    def __init__(self, channel: Channel, birth: Birth, events: Emitter) -> None:
+        self.birth = birth
+        self.link = Link(channel, birth.serialization)
+        self.worker = OwnWorker(self, birth.worker_id)
         self._events = events
         self._frames: deque[tuple[dict[str, Any], list[int]]] = deque()
         self._opened: list[http.Server] = []
@@ -295,27 +318,17 @@ def _do_nothing() -> None:
 
 
 def live(
-    role: WorkerRole,
-    env: Mapping[str, object],
-    cwd: str | None,
-    args: list[str] | None,
-    delay_s: float,
+    role: WorkerRole, env: Mapping[str, object], cwd: str | None, args: list[str] | None
 ) -> int:
-    """Run the main program of this forked process again as a worker; returns its exit code.
-
-    delay_s: how long to wait before that, since a predecessor did not come up.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the primary tells us
+    """Run the main program of this forked process again as a worker; returns its exit code."""
     child_process.accept_signals()
     os.environ.update({name: str(value) for name, value in env.items()})
     if cwd is not None:
         os.chdir(cwd)
     if args is not None:
         sys.argv[1:] = args
-    if delay_s > 0 and not _wait(role.link, delay_s):
+    if not _begin(role):
         return 0
-    role.link.say({"online": {}})
-    http.drive_by(role)
     try:
         program.run_again()
         role.run()
@@ -323,6 +336,64 @@ def live(
         # The program may have left by sys.exit(), or by an error.
         role.link.flush_within(LAST_WORDS_S)
     return 0
+
+
+def _begin(role: WorkerRole) -> bool:
+    """Come online; False if the primary died before that."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the primary tells us
+    delay_s = role.birth.delay_s
+    if delay_s > 0 and not _wait(role.link, delay_s):
+        return False
+    role.link.say({"online": {}})
+    http.drive_by(role)
+    return True
+
+
+# ---- a worker in a fresh interpreter
+
+
+def execute(
+    channel: Channel, birth: Birth, env: Mapping[str, object], settings: Mapping[str, Any]
+) -> NoReturn:
+    """Become a fresh interpreter that runs the script settings["exec"]; see adopt().
+
+    Raises OSError if that cannot be, such as for a folder that is not there.
+    """
+    if settings["cwd"] is not None:
+        os.chdir(settings["cwd"])
+    os.set_inheritable(channel.fileno(), True)
+    told = [os.getpid(), channel.fileno(), dataclasses.asdict(birth)]
+    texts = {name: str(value) for name, value in env.items()}
+    environment = {**os.environ, **texts, VARIABLE: json.dumps(told)}
+    # Such as -O and -W; and the current folder is no place for modules, only the script's.
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    words = [sys.executable, *flags, "-P", "-m", "fastcluster", "run", str(settings["exec"])]
+    child_process.accept_signals()
+    os.execve(sys.executable, [*words, *settings["args"]], environment)
+
+
+def adopt(events: Emitter) -> WorkerRole | None:
+    """Return what this process is as a worker that was executed by a primary, if it is one.
+
+    The variable that says so is taken away, and it names our pid, so that a program that a
+    worker starts is never taken for one.
+    """
+    told = os.environ.pop(VARIABLE, None)
+    if told is None:
+        return None
+    try:
+        pid, fd, words = json.loads(told)
+        birth = Birth(**words)
+    except (TypeError, ValueError):
+        return None
+    if pid != os.getpid():
+        return None
+    os.set_inheritable(fd, False)
+    role = WorkerRole(Channel(socket.socket(fileno=fd)), birth, events)
+    if not _begin(role):
+        sys.exit(0)
+    atexit.register(role.link.flush_within, LAST_WORDS_S)
+    return role
 
 
 def _wait(link: Link, delay_s: float) -> bool:

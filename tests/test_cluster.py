@@ -53,7 +53,18 @@ def test_settings_add_up_and_reach_workers(tmp_path: Path) -> None:
     )
     assert said == [
         [{}],
-        [{"args": ["a", "b"], "cwd": "/", "serialization": "json"}],
+        [
+            {
+                "args": ["a", "b"],
+                "cwd": "/",
+                "exec": None,
+                "gid": None,
+                "serialization": "json",
+                "silent": False,
+                "stdio": None,
+                "uid": None,
+            }
+        ],
         [["a", "b"], "/", "yes", True],
     ]
 
