@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from fastcluster.cluster_primary import Address, PrimaryRole, Worker
+from fastcluster.cluster_supervisor import ReloadCallback, Supervisor
 from fastcluster.cluster_worker import OwnWorker, WorkerRole, adopt
 from fastcluster.cpus import usable_cpus
 from fastcluster.emitter import Emitter
@@ -38,8 +39,12 @@ __all__ = [
     "off",
     "on",
     "once",
+    "ready",
+    "reload",
     "run",
+    "scale",
     "setup_primary",
+    "supervise",
     "worker",
 ]
 
@@ -104,6 +109,56 @@ def broadcast(message: object) -> bool:
     return all(taken)
 
 
+def supervise(
+    workers: int | None = None,
+    *,
+    wait_ready: bool = False,
+    ready_timeout_s: float = 30.0,
+    kill_timeout_s: float = 60.0,
+) -> None:
+    """Keep that many workers, cpu_count() by default: fork them, and again when one ends.
+
+    Whoever ends is replaced, for whatever reason, until disconnect(); one that did not come
+    up with the delays of fork().  wait_ready: for reload() a worker is ready when it calls
+    ready(), not when it listens; within ready_timeout_s seconds.  kill_timeout_s: how long
+    a worker that scale() or reload() retires may take before SIGKILL.  Raises ValueError for
+    numbers that are none, and what fork() raises.  (Not in Node)
+    """
+    count = cpu_count() if workers is None else workers
+    _supervisor("supervise").supervise(count, wait_ready, ready_timeout_s, kill_timeout_s)
+
+
+def scale(workers: int) -> None:
+    """Have that many workers: fork what is missing, or retire those with the highest slots.
+
+    Under supervise() it is the new number to keep.  Raises ValueError for a number below 0,
+    RuntimeError during a reload, and what fork() raises.  (Not in Node)
+    """
+    _supervisor("scale").scale(workers)
+
+
+def reload(callback: ReloadCallback | None = None) -> None:
+    """Replace all workers, one at a time: the old one leaves when the new one is ready.
+
+    A replacement has the slot of the old one and the next generation.  callback(error) is
+    called by run(): None once all are replaced, or why not; then the workers that are there
+    go on.  Modules that the primary has imported are not loaded anew, unless workers are
+    fresh interpreters: setup_primary(exec=...).  Raises RuntimeError during a reload.
+    (Not in Node)
+    """
+    _supervisor("reload").reload(callback)
+
+
+def ready() -> None:
+    """Tell the primary that this worker can serve: event `ready`; see supervise().
+
+    Raises RuntimeError in the primary.  (Not in Node)
+    """
+    if worker is None:
+        raise RuntimeError("cluster.ready is for a worker, and this is the primary")
+    worker.ready()
+
+
 def run() -> None:
     """Enter the loop that serves: until no worker is left or, in a worker, no server.
 
@@ -130,7 +185,9 @@ def _become(role: WorkerRole) -> None:
     worker = role.worker
 
 
-_role: PrimaryRole | WorkerRole = PrimaryRole(_events, _become)
+_primary_role = PrimaryRole(_events, _become)
+_role: PrimaryRole | WorkerRole = _primary_role
+_the_supervisor = Supervisor(_primary_role)
 
 # A script that a primary has executed is a worker from here on.
 _adopted = adopt(_events)
@@ -144,6 +201,11 @@ def _primary(name: str) -> PrimaryRole:
             f"cluster.{name} is for the primary, and this is worker {_role.worker.id}"
         )
     return _role
+
+
+def _supervisor(name: str) -> Supervisor:
+    _primary(name)
+    return _the_supervisor
 
 
 def __getattr__(name: str) -> Any:

@@ -8,11 +8,14 @@ is in `workers` until just before `exit`.  It serves no request.
 from __future__ import annotations
 
 import asyncio
+import errno
+import itertools
 import os
 import select
 import signal
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,12 +104,16 @@ class Worker(Emitter):
     """A worker as the primary sees it; events online listening message disconnect exit.
 
     state: none, online, listening, disconnected, dead.  exited_after_disconnect is None
-    while it runs, then whether it left because it was asked to or wanted to.
+    while it runs, then whether it left because it was asked to or wanted to.  slot: the
+    lowest number from 0 on that no other worker has.  generation: 1, and one more after
+    each reload.
     """
 
     def __init__(self, worker_id: int = 0, process: Process | None = None) -> None:
         super().__init__()
         self.id = worker_id
+        self.slot = 0
+        self.generation = 1
         self.process = process
         self.state = "none"
         self.exited_after_disconnect: bool | None = None
@@ -179,6 +186,11 @@ class PrimaryRole:
         self._replacing_failed = False
         self._ending = False
         self._running = False
+        self.generation = 1
+        # What keeps the number of workers, if somebody does.
+        self.after_exit: Callable[[Worker], None] | None = None
+        self.when_disconnecting: Callable[[], None] | None = None
+        self._timers: list[tuple[float, Callable[[], object]]] = []
 
     # ---- what the program asks
 
@@ -194,13 +206,18 @@ class PrimaryRole:
         self._settings = {**defaults, **self._settings, **settings}
         self._later.append(lambda: self.events.emit("setup", self.settings))
 
-    def fork(self, env: Mapping[str, object] | None) -> Worker:
-        """Fork a worker; see cluster.fork()."""
+    def fork(self, env: Mapping[str, object] | None, slot: int | None = None) -> Worker:
+        """Fork a worker; see cluster.fork().  slot: that of the one whose place it takes."""
         self.setup()
         settings = dict(self._settings)
         if settings["exec"] is None:
             program.require_one()
-        birth = Birth(self._last_id + 1, settings["serialization"], self._delay_s())
+        if slot is None:
+            taken = {worker.slot for worker in self.workers.values()}
+            slot = next(number for number in itertools.count() if number not in taken)
+        birth = Birth(
+            self._last_id + 1, settings["serialization"], self._delay_s(), slot, self.generation
+        )
         pipes = stdio.Stdio(stdio.places_of(settings["stdio"], settings["silent"]))
         try:
             child = child_process.spawn(
@@ -213,6 +230,7 @@ class PrimaryRole:
         link = Link(child.channel, birth.serialization)
         worker = Worker(birth.worker_id, Process(child.pid, link, pipes.streams))
         worker._link = link
+        worker.slot, worker.generation = birth.slot, birth.generation
         self.workers[worker.id] = worker
         self._links[worker.id] = link
         self._later.append(lambda: self.events.emit("fork", worker))
@@ -251,6 +269,8 @@ class PrimaryRole:
         """Have all workers leave; see cluster.disconnect()."""
         if callback is not None:
             self._when_gone.append(callback)
+        if self.when_disconnecting is not None:
+            self.when_disconnecting()
         for worker in list(self.workers.values()):
             worker.leave(last=True)
         self._later.append(self._tell_gone)
@@ -282,6 +302,22 @@ class PrimaryRole:
             self._later.popleft()()
         return False
 
+    def after(self, delay_s: float, action: Callable[[], object]) -> None:
+        """Have the loop call action() once, delay_s seconds from now, if it runs then."""
+        self._timers.append((time.monotonic() + delay_s, action))
+
+    def _patience_ms(self) -> float | None:
+        if not self._timers:
+            return None
+        return max(0.0, min(moment for moment, _ in self._timers) - time.monotonic()) * 1000
+
+    def _act_in_time(self) -> None:
+        now = time.monotonic()
+        due = [action for moment, action in self._timers if moment <= now]
+        self._timers = [timer for timer in self._timers if timer[0] > now]
+        for action in due:
+            action()
+
     def _turn(self, pipe: SignalPipe) -> None:
         poll = select.poll()
         poll.register(pipe.fileno(), select.POLLIN)
@@ -296,7 +332,7 @@ class PrimaryRole:
                 streams[stream.fileno()] = stream
                 reads = select.POLLIN if stream.wants_read else 0
                 poll.register(stream.fileno(), reads | (select.POLLOUT * stream.wants_write))
-        for fd, _ in poll.poll():
+        for fd, _ in poll.poll(self._patience_ms()):
             if fd in by_fd:
                 self._hear(by_fd[fd])
             elif fd in streams:
@@ -304,6 +340,7 @@ class PrimaryRole:
                 streams[fd].receive()
         for number in pipe.read():
             self._signalled(number)
+        self._act_in_time()
 
     def _signalled(self, number: int) -> None:
         if number == signal.SIGCHLD:
@@ -349,6 +386,8 @@ class PrimaryRole:
                 worker.listened = True
                 self._failures = 0
                 self._tell(worker, "listening", Address(**where))
+            case {"ready": _}:
+                self._tell(worker, "ready")
             case {"close": {"key": key}}:
                 self._release(worker.id, tuple(key))
             case {"leaving": {"now": now}}:
@@ -365,13 +404,15 @@ class PrimaryRole:
         try:
             shared = self._shared.get(tuple(key)) or self._open(key, backlog, permissions)
         except OSError as error:
-            link.say({"bound": {"errno": error.errno, "text": error.strerror}})
+            # A BindError has a sentence and no number: a descriptor that does not listen.
+            number, text = error.errno or errno.EINVAL, error.strerror or str(error)
+            link.say({"bound": {"errno": number, "text": text}})
             return
         shared.users.add(worker.id)
         link.say({"bound": {}}, [shared.sock.fileno()])
 
     def _open(self, key: list[Any], backlog: int, permissions: int | None) -> _Shared:
-        where = sockets.Address(key[0], key[1], _shortest(key[2]), key[3])
+        where = sockets.Address(key[0], key[1], _shortest(key[2]), key[3], ipv6_only=key[5])
         shared = self._shared[tuple(key)] = _Shared(http.bind_address(where, backlog, permissions))
         return shared
 
@@ -424,6 +465,8 @@ class PrimaryRole:
         self._replacing_failed = never_came_up
         try:
             self._tell(worker, "exit", ended.exitcode, ended.signal_code)
+            if self.after_exit is not None:
+                self.after_exit(worker)
         finally:
             self._replacing_failed = False
         self._tell_gone()

@@ -48,6 +48,8 @@ class Birth:
     worker_id: int
     serialization: str
     delay_s: float = 0.0
+    slot: int = 0
+    generation: int = 1
 
 
 class OwnProcess:
@@ -75,10 +77,12 @@ class OwnWorker(Emitter):
     exited_after_disconnect is None until the worker was told to leave, or asked for it.
     """
 
-    def __init__(self, role: WorkerRole, worker_id: int) -> None:
+    def __init__(self, role: WorkerRole, birth: Birth) -> None:
         super().__init__()
         self._role = role
-        self.id = worker_id
+        self.id = birth.worker_id
+        self.slot = birth.slot
+        self.generation = birth.generation
         self.process = OwnProcess(role)
         self.state = "online"
         self.exited_after_disconnect: bool | None = None
@@ -107,6 +111,10 @@ class OwnWorker(Emitter):
             self._role.link.say({"leaving": {"now": False}})
         return self
 
+    def ready(self) -> None:
+        """Tell the primary that this worker can serve; see cluster.ready()."""
+        self._role.link.say({"ready": {}})
+
     def kill(self) -> None:
         """End this process with code 0, as soon as the primary knows that it is meant."""
         if not self.is_connected():
@@ -132,7 +140,7 @@ class WorkerRole:
     def __init__(self, channel: Channel, birth: Birth, events: Emitter) -> None:
         self.birth = birth
         self.link = Link(channel, birth.serialization)
-        self.worker = OwnWorker(self, birth.worker_id)
+        self.worker = OwnWorker(self, birth)
         self._events = events
         self._frames: deque[tuple[dict[str, Any], list[int]]] = deque()
         self._opened: list[http.Server] = []
@@ -151,7 +159,7 @@ class WorkerRole:
         path = where.path
         if path and not path.startswith("@"):
             path = os.path.abspath(path)
-        key = [where.host, where.port, path, where.fd, index]
+        key = [where.host, where.port, path, where.fd, index, where.ipv6_only]
         self.link.say({"listen": {"key": key, "backlog": backlog, "permissions": permissions}})
         answer, fds = self._wait_for("bound")
         if not fds:
@@ -415,5 +423,5 @@ def _described(server: http.Server) -> dict[str, Any]:
         "address": where.path or where.host,
         "port": -1 if where.path else where.port,
         "address_type": kind,
-        "fd": None,
+        "fd": server.fd,
     }

@@ -131,6 +131,8 @@ class Server:
         self._serving = False
         self._guest: Guest | None = None  # while an async handler is served
         self._stop_at: float | None = None  # on the monotonic clock, once it drains
+        self.fd: int | None = None  # the descriptor that listen() was given
+        self._own = True  # nobody else accepts from the same socket
 
     @property
     def listening(self) -> bool:
@@ -145,6 +147,10 @@ class Server:
         backlog: int | None = None,
         callback: Callable[[], object] | None = None,
         exclusive: bool = False,
+        *,
+        fd: int | None = None,
+        reuse_port: bool = False,
+        ipv6_only: bool = True,
     ) -> Server:
         """Bind and listen; return the server.
 
@@ -154,17 +160,30 @@ class Server:
         its errno if the address cannot be had, RuntimeError if the server
         listens already.  In a cluster's worker the primary binds, so that all
         workers share the address; exclusive: this process binds for itself.
+        reuse_port: so does it, with SO_REUSEPORT, so that others may have the
+        same address, and the kernel spreads connections.  ipv6_only: False lets
+        "::" take IPv4, too.  fd: instead of an address, the number of a
+        descriptor that listens already; in a worker it is the primary's.
         (Node: server.listen)
         """
         if self._socket is not None:
             raise RuntimeError(f"the server listens already, on {self.address()}: close it first")
-        where = sockets.Address(path=path) if path else sockets.Address(host, port)
-        bind = bind_address if _cluster is None or exclusive else _cluster.bind
+        if fd is not None:
+            where = sockets.Address(fd=fd)
+        elif path:
+            where = sockets.Address(path=path)
+        else:
+            where = sockets.Address(
+                host, port, ipv6_only=bool(ipv6_only), reuse_port=bool(reuse_port)
+            )
+        self._own = _cluster is None or exclusive or where.reuse_port
+        bind = bind_address if _cluster is None or self._own else _cluster.bind
         listening = bind(where, backlog or self.config.backlog, self.config.uds_permissions)
         self._access = log.AccessLog() if self.config.logs_access else None
         self._loop = _Loop(self._native, self.config, access=self._access)
         self._loop.listen(listening)
         self._socket = listening
+        self.fd = fd
         if callback is not None:
             self._announcements.append(callback)
         if _cluster is not None:
@@ -288,8 +307,8 @@ class Server:
         if self._stop_at is not None or self._loop is None or self._socket is None:
             return
         self._stop_at = time.monotonic() + self.config.timeout_graceful_s
-        # Outside a cluster nobody else listens, so what waits in the socket's queue is ours.
-        self._loop.drain(_cluster is None if last is None else last)
+        # Where nobody else accepts, what waits in the socket's queue is ours.
+        self._loop.drain(self._own or bool(last))
         self._socket.close()
         self._socket = None
         if self._guest is not None:
@@ -324,6 +343,9 @@ def bind_address(
     where: sockets.Address, backlog: int, permissions: int | None
 ) -> sockets.ListeningSocket:
     """Return a listening socket; raises OSError with its errno if it cannot be had."""
+    if where.fd >= 0:
+        # The caller's own stays open, for the next server that is to listen there.
+        where = sockets.Address(fd=os.dup(where.fd))
     try:
         return sockets.listen(where, backlog, uds_permissions=permissions)
     except BindError as error:

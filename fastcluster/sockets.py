@@ -33,12 +33,18 @@ FORMS = "HOST:PORT, PORT, :PORT, [IPV6]:PORT, unix:PATH, unix:@NAME or fd://N"
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen: a host and port, a unix path (``@…`` is abstract), or a descriptor."""
+    """Where to listen: a host and port, a unix path (``@…`` is abstract), or a descriptor.
+
+    ipv6_only: an IPv6 address takes no IPv4 client.  reuse_port: other sockets with it may
+    have the same address, and the kernel spreads connections over them.
+    """
 
     host: str = ""
     port: int = 0
     path: str = ""
     fd: int = -1
+    ipv6_only: bool = True
+    reuse_port: bool = False
 
     def __str__(self) -> str:
         if self.fd >= 0:
@@ -145,9 +151,9 @@ def listen(
     backlog: how many connections may wait to be accepted (the kernel may allow
     fewer).  uds_permissions: of a unix socket's file, None for 0o666.  A socket
     file that nobody listens on any more is replaced.  IPv6 sockets take IPv6
-    only, so that 0.0.0.0 and [::] can be had on one port.  A host name with
-    addresses of both kinds gets its IPv4 one.  Raises BindError, and UsageError
-    for an address that is none.
+    only, unless the address says otherwise, so that 0.0.0.0 and [::] can be had on
+    one port.  A host name with addresses of both kinds gets its IPv4 one.  Raises
+    BindError, and UsageError for an address that is none.
     """
     if isinstance(address, str):
         address = parse(address)
@@ -166,7 +172,9 @@ def _listen_inet(address: Address, backlog: int) -> ListeningSocket:
         # Linux and the BSDs hand it down to accepted sockets, which saves a call each.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address.ipv6_only)
+        if address.reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind(where)
         return _listening(sock, backlog)
     except OSError as error:

@@ -314,3 +314,94 @@ def test_an_exclusive_listener_is_the_workers_own(tmp_path: Path) -> None:
         """,
     )
     assert said == [["own"], ["own"], ["back"]]
+
+
+def test_a_worker_listens_on_a_descriptor_of_the_primary(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            worker = cluster.fork()
+            # Made after the fork, so that only the primary has it.
+            server = socket.create_server(("127.0.0.1", 0))
+            worker.send(server.fileno())
+            @cluster.on("listening")
+            def listening(worker, address):
+                say(address.fd == server.fileno(), address.port == server.getsockname()[1])
+                say(get(address.port))
+                worker.disconnect()
+            @cluster.on("exit")
+            def died(worker, code, signal): say(code, server.getsockname()[1] > 0)
+        else:
+            @cluster.worker.on("message")
+            def listen(fd, handle):
+                try:
+                    http.create_server(lambda request: "x").listen(fd=999)
+                except OSError as error:
+                    say(str(error))
+                http.create_server(lambda request: "through").listen(fd=fd)
+        cluster.run()
+        """,
+    )
+    assert said == [
+        ["[Errno 9] Bad file descriptor"],
+        [True, True],
+        ["through"],
+        [0, True],
+    ]
+
+
+def test_reuse_port_binds_in_the_worker_and_lets_others_in(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            ports = []
+            @cluster.on("listening")
+            def listening(worker, address):
+                ports.append(address.port)
+                if len(ports) == 1:
+                    cluster.fork({"PORT": address.port})
+                if len(ports) == 3:
+                    say(len(set(ports)), get(ports[0]))
+                    cluster.disconnect(lambda: say("back"))
+            cluster.fork({"PORT": 0})
+        else:
+            port = int(os.environ["PORT"])
+            server = http.create_server(lambda request: "x").listen(port, reuse_port=True)
+            if port:
+                # Twice in one worker; without it nobody comes in.
+                http.create_server(lambda request: "x").listen(port, reuse_port=True)
+                try:
+                    http.create_server(lambda request: "x").listen(port)
+                except OSError as error:
+                    say("in use" in str(error))
+        cluster.run()
+        """,
+    )
+    assert said == [[True], [1, "x"], ["back"]]
+
+
+def test_ipv6_alone_and_with_ipv4(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            seen = []
+            @cluster.on("listening")
+            def listening(worker, address):
+                seen.append([address.address, address.address_type])
+                if len(seen) == 3:
+                    say(sorted(seen))
+                    cluster.disconnect()
+            cluster.fork()
+        else:
+            both = http.create_server(lambda request: "x").listen(0, "::", ipv6_only=False)
+            six = http.create_server(lambda request: "x").listen(0, "::")
+            port = six.address().port
+            four = http.create_server(lambda request: "x").listen(port, "0.0.0.0")
+            socket.create_connection(("127.0.0.1", both.address().port), timeout=10).close()
+        cluster.run()
+        """,
+    )
+    assert said == [[[["0.0.0.0", 4], ["::", 6], ["::", 6]]]]
