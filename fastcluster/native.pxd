@@ -15,6 +15,7 @@ cdef class NativeHandler(Handler):
 
     cdef int run(self, Exchange exchange, Request request) except -1
     cdef int call(self, Exchange exchange, Request request) except -1
+    cdef int answer(self, Exchange exchange, Request request, object result) except -1
     cdef int call_with_response(self, Exchange exchange, Request request) except -1
 
 
@@ -53,5 +54,8 @@ cdef class Stream(Consumer):
 # Sends what a handler returned.  Returns a body that is to be streamed, not begun;
 # None: all is sent.
 cdef Stream answer(Exchange exchange, Request request, object result)
+# What becomes of an unsent Response that a handler(request, response) returns.
+cdef bint may_be_answered_with(Response response, object result) noexcept
+cdef Response with_fields_of(Response response, Response value)
 # Logs a handler's exception, once, and makes it an answer or a close.
 cdef int failed(Exchange exchange, Service service, str line, object error) except -1

@@ -144,10 +144,12 @@ cdef class NativeHandler(Handler):
 
     cdef int call(self, Exchange exchange, Request request) except -1:
         cdef object result = self.app(request)
-        cdef Stream stream
         if Py_REFCNT(request) > 1:
             request.detach()
-        stream = answer(exchange, request, result)
+        return self.answer(exchange, request, result)
+
+    cdef int answer(self, Exchange exchange, Request request, object result) except -1:
+        cdef Stream stream = answer(exchange, request, result)
         if stream is None:
             return 0
         exchange.collect(stream)
@@ -162,6 +164,10 @@ cdef class NativeHandler(Handler):
                 request.detach()
             if response.ended:
                 return 0
+            if may_be_answered_with(response, result):
+                result = with_fields_of(response, result)
+                response.part()
+                return self.answer(exchange, request, result)
             check_no_coroutine(result)
             if not response.touched:
                 raise RuntimeError(
@@ -189,6 +195,27 @@ cdef Stream answer(Exchange exchange, Request request, object result):
         return send(exchange, request, response.status, response.reason, headers,
                     response.body)
     return send(exchange, request, 204 if result is None else 200, None, None, result)
+
+
+cdef bint may_be_answered_with(Response response, object result) noexcept:
+    """True for a Response that a handler(request, response) returned instead of answering."""
+    return isinstance(result, Response) and not (<Response>result).is_bound and \
+        not response.head_made
+
+
+cdef Response with_fields_of(Response response, Response value):
+    """The value, with the fields that were set on response; its own win, but cookies add up."""
+    cdef Response joined
+    if response.fields is None:
+        return value
+    joined = Response(value.body, value.status, None, value.reason)
+    for entry in response.fields:
+        if entry[0] == "set-cookie" or value.index(entry[0]) < 0:
+            joined.add(entry[1], entry[2])
+    if value.fields is not None:
+        for entry in value.fields:
+            joined.add(entry[1], entry[2])
+    return joined
 
 
 cdef Stream answer_tuple(Exchange exchange, Request request, tuple result):

@@ -15,7 +15,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 
 from fastcluster.csrc cimport fc_loop_refresh, fc_span
 from fastcluster.exchange cimport Connection, Consumer, Exchange
-from fastcluster.native cimport Stream, answer, failed
+from fastcluster.native cimport Stream, answer, failed, may_be_answered_with, with_fields_of
 from fastcluster.request cimport Request
 from fastcluster.response cimport Response, begin_head, body_span, chunk_error, pairs_of
 from fastcluster.spool cimport new_spool
@@ -113,6 +113,10 @@ cdef class NativeCall(Consumer):
         result = self.handler.app(request)
         if inspect.isawaitable(result):
             result = await result
+        await self.send_result(request, result)
+
+    async def send_result(self, request, result):
+        """Send what a handler returned, block by block if it is an iterator."""
         stream = self.answer(request, result)
         if stream is None:
             return
@@ -171,8 +175,13 @@ cdef class NativeCall(Consumer):
         cdef AsyncResponse answered = response
         result = self.handler.app(request, response)
         if inspect.isawaitable(result):
-            await result
+            result = await result
         if answered.ended or self.exchange is None:
+            return
+        if may_be_answered_with(answered, result):
+            result = with_fields_of(answered, result)
+            answered.part()
+            await self.send_result(request, result)
             return
         if not answered.touched:
             raise RuntimeError(

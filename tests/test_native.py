@@ -206,6 +206,32 @@ def test_fields_that_are_returned() -> None:
     assert own_fields(ask(lambda request: (200, headers, None))) == [("a", "1"), ("a", "2")]
 
 
+@pytest.mark.parametrize("body", [b"ab", iter([b"a", b"b"])])
+def test_a_response_may_be_returned_instead_of_answering(body: Any) -> None:
+    def handler(request: Request, response: Answer) -> Answer:
+        response.set_header("X-A", "set").set_header("X-B", "set")
+        response.append_header("Set-Cookie", "a=1")
+        return Answer(body, 299, {"x-a": "returned", "Set-Cookie": "b=2"}, "Fine")
+
+    with wire(NativeHandler, handler) as site:
+        answer = site.connect().request(GET)
+    assert (answer.status, answer.reason, answer.body) == (299, "Fine", b"ab")
+    assert sorted(own_fields(answer)) == [
+        ("Content-Type", "application/octet-stream"),
+        ("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-B", "set"), ("x-a", "returned"),
+    ]  # fmt: skip
+
+
+def test_a_response_that_is_begun_is_not_replaced() -> None:
+    def handler(request: Request, response: Answer) -> Answer:
+        response.write(b"begun")
+        return Answer(b"never sent", 299)
+
+    answer = ask(handler)
+    assert (answer.status, answer.body) == (200, b"begun")
+    assert ask(lambda request, response: response.set_header("X-A", "1")).status == 200
+
+
 def test_a_response_may_be_returned_again_and_again() -> None:
     constant = Answer("a", 299, {"X-A": "1"}, "Fine")
     with wire(NativeHandler, lambda request: constant) as site:
