@@ -11,14 +11,16 @@
 The law: middleware runs first, in the order of use(), then the one route that
 fits, then the mounted application that owns the path; whatever fails goes to
 the error handlers, innermost application first.  An App is an ordinary native
-handler and knows nothing of sockets and processes.
+handler, an async one if any of its functions is async (see app_async.py), which is
+decided when it begins to be served.  It knows nothing of sockets and processes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from fastcluster import config, http, log
@@ -47,6 +49,8 @@ class App:
         self._errors: dict[int | type[Exception], ErrorHandler] = {}
         self._settings: dict[str, Any] = {"port": config.DEFAULT_PORT, "views": "views"}
         self._views: Views | None = None
+        self._has_async = False
+        self._served_sync = False  # where nothing async may be added any more
 
     # ---- settings
 
@@ -120,16 +124,17 @@ class App:
         """Add a route for some methods, by default for all; return the handler.
 
         Without a handler: return a decorator.  A handler is called with
-        (request, response), or with (request) and then returns the answer.
-        Raises UsageError for a bad pattern, AppLoadError for a handler that can
-        be called in neither form or is async.
+        (request, response), or with (request) and then returns the answer; it may
+        be async, also beside others that are not.  Raises UsageError for a bad
+        pattern, AppLoadError for a handler that can be called in neither form, and
+        for the first async one if the application is being served already.
         """
         if isinstance(methods, str):
             raise UsageError(f"methods is a list: write methods=[{methods!r}]")
         if handler is None:
             return lambda function: self.route(pattern, function, methods=methods)
-        _refuse_async(handler, "handlers")
         gives_response = required_arguments(handler) == 2
+        self._note(is_async(handler), handler)
         for method in methods:
             self._router.add(method.upper(), pattern, (handler, gives_response))
         return handler
@@ -150,9 +155,13 @@ class App:
             raise UsageError(f"a prefix begins with '/': {prefix!r} does not")
         added = parts[-1]
         if isinstance(added, App):
+            self._note(added._is_async(), added)
+            if self._served_sync:
+                added._serve_sync()
             self._mounts.append((prefix, added))
         else:
             _check_arguments(added, 3, "middleware", "middleware(request, response, next)")
+            self._note(is_async(added), added)
             self._middleware.append((prefix, added))
         return added
 
@@ -165,6 +174,7 @@ class App:
 
         def add(handler: ErrorHandler) -> ErrorHandler:
             _check_arguments(handler, 3, "error handler", "handler(error, request, response)")
+            self._note(is_async(handler), handler)
             self._errors[kind] = handler
             return handler
 
@@ -195,8 +205,19 @@ class App:
         """Listen and serve, in this process, until SIGTERM or SIGINT."""
         self.listen(port, host, **options).serve_forever()
 
-    def __call__(self, request: http.Request, response: http.Response) -> None:
-        """Answer a request: what the server calls."""
+    @property
+    def __fastcluster_handler__(self) -> Callable[..., Any]:
+        """What the server runs; whether that is async is decided for good when it asks."""
+        if self._is_async():
+            return self._answer_async
+        self._serve_sync()
+        return self._answer
+
+    def __call__(self, request: http.Request, response: http.Response) -> Any:
+        """Answer a request and return what the server is to do with it: return it, too."""
+        return self.__fastcluster_handler__(request, response)
+
+    def _answer(self, request: http.Request, response: http.Response) -> http.Response | None:
         asked, answer = Request(self, request), Response(self, response)
         try:
             self._serve(asked, answer)
@@ -204,6 +225,33 @@ class App:
             if answer.headers_sent:
                 raise
             error.answer(answer)
+        return answer.returned
+
+    async def _answer_async(
+        self, request: http.AsyncRequest, response: http.AsyncResponse
+    ) -> http.Response | None:
+        # asyncio takes megabytes, which applications without it save.
+        from fastcluster import app_async
+
+        return await app_async.answer(self, request, response)
+
+    def _is_async(self) -> bool:
+        return self._has_async or any(app._is_async() for _, app in self._mounts)
+
+    def _serve_sync(self) -> None:
+        self._served_sync = True
+        for _, app in self._mounts:
+            app._serve_sync()
+
+    def _note(self, adds_async: bool, what: Any) -> None:
+        """Remember that something async is added; refuse it where that comes too late."""
+        if adds_async and self._served_sync:
+            name = getattr(what, "__qualname__", repr(what))
+            raise AppLoadError(
+                f"{name} is async, and the application is served already without anything async: "
+                "add it before it is served"
+            )
+        self._has_async = self._has_async or adds_async
 
     def view(self, name: str, data: dict[str, Any]) -> str:
         """Return the text of a view; UsageError without Jinja2 or without such a view."""
@@ -234,45 +282,63 @@ class App:
         return handler
 
     def _route(self, request: Request, response: Response) -> None:
+        found = self._found(request)
+        if found is not None:
+            handler, gives_response = found
+            result = handler(request, response) if gives_response else handler(request)
+            _refuse_coroutine(result)
+            response.take(result, gives_response)
+            return
+        mounted = self._elsewhere(request, response)
+        if mounted is not None:
+            with self._mounted(request, response, *mounted):
+                mounted[1]._serve(request, response)
+
+    def _found(self, request: Request) -> tuple[Route, bool] | None:
+        """Return the route that fits and whether it takes the response; sets request.params."""
         method, path = request.method, request.path
         match = self._router.match(method, path)
         if match is None and method == "HEAD":
             match = self._router.match("GET", path)
         if match is None:
-            return self._elsewhere(request, response, method, path)
-        handler, gives_response = match.handler
+            return None
         if match.params:
             request.params = {**request.params, **match.params}
-        if not gives_response:
-            response.send(handler(request))
-            return None
-        _refuse_coroutine(handler(request, response))
-        return None
+        found: tuple[Route, bool] = match.handler
+        return found
 
-    def _elsewhere(self, request: Request, response: Response, method: str, path: str) -> None:
-        allowed = self._router.methods(path)
+    def _elsewhere(self, request: Request, response: Response) -> tuple[str, App] | None:
+        """Return who owns a path without a route, and its prefix; None: it is answered."""
+        allowed = self._router.methods(request.path)
         if not allowed:
             for prefix, app in self._mounts:
-                if _is_below(path, prefix):
-                    return app._mounted(request, response, prefix)
+                if self._is_below(request.path, prefix):
+                    return prefix, app
             raise HTTPError(404)
-        if method != "OPTIONS":
+        if request.method != "OPTIONS":
             raise HTTPError(405, headers={"Allow": ", ".join(allowed)})
         response.status(204).set_header("Allow", ", ".join([*allowed, "OPTIONS"]))
         response.end()
         return None
 
-    def _mounted(self, request: Request, response: Response, prefix: str) -> None:
+    @contextlib.contextmanager
+    def _mounted(
+        self, request: Request, response: Response, prefix: str, app: App
+    ) -> Iterator[None]:
         # Whoever mounted it finds its own settings and path again afterwards.
         before = request.app, request.path, request.base_url
-        request.app = response.app = self
+        request.app = response.app = app
         request.path = request.path[len(prefix) :] or "/"
         request.base_url += prefix
         try:
-            self._serve(request, response)
+            yield
         finally:
             request.app, request.path, request.base_url = before
             response.app = before[0]
+
+    @staticmethod
+    def _is_below(path: str, prefix: str) -> bool:
+        return not prefix or path == prefix or path.startswith(prefix + "/")
 
 
 class _Next:
@@ -294,7 +360,7 @@ class _Next:
         app, request, response = self._app, self._request, self._response
         for at in range(self._at, len(app._middleware)):
             prefix, middleware = app._middleware[at]
-            if prefix and not _is_below(request.path, prefix):
+            if not app._is_below(request.path, prefix):
                 continue
             passed_on = _Next(app, at + 1, request, response)
             _refuse_coroutine(middleware(request, response, passed_on))
@@ -305,27 +371,19 @@ class _Next:
         app._route(request, response)
 
 
-def _is_below(path: str, prefix: str) -> bool:
-    return not prefix or path == prefix or path.startswith(prefix + "/")
-
-
 def _refuse_coroutine(result: object) -> None:
     if inspect.iscoroutine(result):
         result.close()
-        raise TypeError("a handler returned a coroutine: an App does not serve async handlers yet")
-
-
-def _refuse_async(function: Any, what: str) -> None:
-    if is_async(function):
-        name = getattr(function, "__qualname__", repr(function))
-        raise AppLoadError(f"{name} is async: an App does not run async {what} yet; use def")
+        raise TypeError(
+            "a handler returned a coroutine and is no async function itself: write it with "
+            "async def and await there"
+        )
 
 
 def _check_arguments(function: Any, count: int, what: str, form: str) -> None:
     name = getattr(function, "__qualname__", repr(function))
     if not callable(function):
         raise AppLoadError(f"{name} is no {what}: write it as {form}")
-    _refuse_async(function, what)
     try:
         inspect.signature(function).bind(*range(count))
     except TypeError:

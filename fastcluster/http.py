@@ -121,7 +121,8 @@ class Server:
     """A native handler and, once it listens, an address; see create_server()."""
 
     def __init__(self, handler: Handler, config: Config) -> None:
-        self.__fastcluster_handler__ = handler
+        # An App says here which of its two functions serves it.
+        self.__fastcluster_handler__ = getattr(handler, "__fastcluster_handler__", handler)
         self.config = config
         self._native = native_handler_for(handler, config)
         self._socket: sockets.ListeningSocket | None = None

@@ -139,11 +139,6 @@ def test_mistakes_are_told_when_they_are_made() -> None:
     with pytest.raises(AppLoadError, match=r"middleware\(request, response, next\)"):
         app.use(lambda request: None)
 
-    async def later(request: Any) -> None: ...
-
-    with pytest.raises(AppLoadError, match="does not run async handlers"):
-        app.get("/", later)
-
 
 def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FASTCLUSTER_ENV", raising=False)

@@ -22,7 +22,7 @@ def answer_of(handler: Any, **more: Any) -> Any:
         ({"a": [1]}, 200, "application/json", b'{"a":[1]}'),
         ((201, {"X-A": "1"}, "made"), 201, "text/plain; charset=utf-8", b"made"),
         (None, 204, None, b""),
-        (iter(["a", b"b"]), 200, None, b"ab"),
+        (iter(["a", b"b"]), 200, "text/plain; charset=utf-8", b"ab"),
     ],
 )
 def test_what_may_be_returned(value: Any, status: int, kind: str | None, body: bytes) -> None:

@@ -78,6 +78,7 @@ LAYERS = {
     "routing": 15,
     "views": 15,
     "app_exchange": 42,
+    "app_async": 43,
     "app": 45,
     "worker": 40,
     "embedded": 45,
@@ -105,6 +106,7 @@ BYTES = (
     - {
         "adapters",
         "app",
+        "app_async",
         "app_exchange",
         "cli",
         "cluster",
