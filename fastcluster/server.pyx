@@ -16,11 +16,12 @@ from collections import deque
 cimport cython
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF
-from libc.errno cimport EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from libc.errno cimport EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from libc.errno cimport errno as c_errno
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
+from posix.unistd cimport write
 
 from fastcluster.connection cimport HttpConnection
 from fastcluster.exchange cimport Consumer, Handler, Limits, Listener, Service
@@ -333,10 +334,11 @@ cdef class Server(Service):
         if self.wake_is_due:
             return  # and not taken yet: whoever takes it takes this, too
         self.wake_is_due = True
-        try:
-            os.write(self.waker_write, b"!")
-        except BlockingIOError:
-            pass  # the pipe is full of wake-ups already
+        # Not os.write(), which lets other threads run: one could be the loop's, which may
+        # call back and close everything before the byte is written.  The pipe does not
+        # block, and if it is full there are wake-ups enough in it.
+        if write(self.waker_write, b"!", 1) < 0 and c_errno != EAGAIN:
+            raise OSError(c_errno, os.strerror(c_errno))
 
     def fileno(self):
         """Return the epoll descriptor: readable when turn(0) has something to do."""

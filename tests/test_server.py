@@ -280,6 +280,29 @@ def test_many_posts_from_many_threads(site: Wire) -> None:
     assert Counter(seen) == dict.fromkeys(range(4), 2000)
 
 
+def test_a_post_may_close_the_server_that_it_is_posted_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server(NativeHandler(lambda request: None, Config()), Config())
+    posted: list[bool] = []
+
+    def serve() -> None:
+        while not posted:
+            server.turn(0)
+        server.close()
+
+    thread = threading.Thread(target=serve)
+    write = os.write
+
+    def write_late(fd: int, data: bytes) -> int:
+        # What lets other threads run may do so for as long as the loop's likes.
+        thread.join()
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", write_late)
+    thread.start()
+    server.post(lambda: posted.append(True))
+    thread.join()
+
+
 def test_a_failing_post_is_logged(site: Wire, caplog: pytest.LogCaptureFixture) -> None:
     site.server.post(lambda: 1 // 0)
     site.server.turn(0)
