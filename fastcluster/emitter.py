@@ -7,7 +7,7 @@ and what one raises passes through to whoever emits.  It does not know what is e
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 Listener = TypeVar("Listener", bound=Callable[..., object])
 
@@ -18,6 +18,10 @@ class Emitter:
     def __init__(self) -> None:
         self._listeners: dict[str, list[tuple[Callable[..., object], bool]]] = {}
 
+    @overload
+    def on(self, event: str) -> Callable[[Listener], Listener]: ...
+    @overload
+    def on(self, event: str, listener: Callable[..., object]) -> Self: ...
     def on(self, event: str, listener: Callable[..., object] | None = None) -> Any:
         """Call listener(*arguments) whenever the event is emitted.
 
@@ -25,6 +29,10 @@ class Emitter:
         """
         return self._add(event, listener, only_once=False)
 
+    @overload
+    def once(self, event: str) -> Callable[[Listener], Listener]: ...
+    @overload
+    def once(self, event: str, listener: Callable[..., object]) -> Self: ...
     def once(self, event: str, listener: Callable[..., object] | None = None) -> Any:
         """Call listener(*arguments) the next time only; else as on().  (Node: emitter.once)"""
         return self._add(event, listener, only_once=True)

@@ -1,5 +1,7 @@
 """Events by name."""
 
+from typing import get_overloads
+
 from fastcluster.emitter import Emitter
 
 
@@ -48,3 +50,10 @@ def test_a_decorator_gives_the_function_back() -> None:
     assert emitter.has_listeners("x")
     emitter.forget_listeners()
     assert not emitter.has_listeners("x")
+
+
+def test_a_decorated_listener_keeps_its_type() -> None:
+    for method in (Emitter.on, Emitter.once):
+        decorator, chained = get_overloads(method)
+        assert decorator.__annotations__["return"] == "Callable[[Listener], Listener]"
+        assert chained.__annotations__["return"] == "Self"
