@@ -490,3 +490,9 @@ def test_help_loads_nothing_of_the_server() -> None:
         check=True,
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_help_names_no_command_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["serve", "--help"])
+    words = re.findall(r"`fastcluster\s+(\w+)", capsys.readouterr().out)
+    assert set(words) <= {"serve", "run"}
