@@ -399,7 +399,7 @@ def adopt(events: Emitter) -> WorkerRole | None:
     os.set_inheritable(fd, False)
     role = WorkerRole(Channel(socket.socket(fileno=fd)), birth, events)
     if not _begin(role):
-        sys.exit(0)
+        sys.exit(EXIT_OK)
     atexit.register(role.link.flush_within, LAST_WORDS_S)
     return role
 
