@@ -154,7 +154,7 @@ class WorkerRole:
 
     def bind(self, where: sockets.Address, backlog: int, permissions: int | None) -> socket.socket:
         """Have the primary bind; raises OSError with the errno that it got."""
-        taken = [key[-1] for _, address, key in self._keys if address == where]
+        taken = [key[4] for _, address, key in self._keys if address == where]
         index = next(i for i in range(len(taken) + 1) if i not in taken)
         path = where.path
         if path and not path.startswith("@"):
