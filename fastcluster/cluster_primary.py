@@ -27,6 +27,7 @@ from fastcluster.channel import Channel
 from fastcluster.child_process import Closable, SignalPipe
 from fastcluster.cluster_worker import Birth, WorkerRole, execute, live
 from fastcluster.emitter import Emitter
+from fastcluster.errors import BindError
 from fastcluster.link import SERIALIZATIONS, Link, message_of
 
 # A worker that is forked after others died before they listened waits first.
@@ -403,9 +404,10 @@ class PrimaryRole:
         link = self._links[worker.id]
         try:
             shared = self._shared.get(tuple(key)) or self._open(key, backlog, permissions)
-        except OSError as error:
+        except (OSError, BindError) as error:
             # A BindError has a sentence and no number: a descriptor that does not listen.
-            number, text = error.errno or errno.EINVAL, error.strerror or str(error)
+            number = getattr(error, "errno", None) or errno.EINVAL
+            text = getattr(error, "strerror", None) or str(error)
             link.say({"bound": {"errno": number, "text": text}})
             return
         shared.users.add(worker.id)
