@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastcluster import config
+from fastcluster import config, control_commands
 from fastcluster.errors import (
     EXIT_OK,
     EXIT_UNEXPECTED,
@@ -370,6 +370,10 @@ commands.add_command(
 )
 
 
+for _command in control_commands.commands(click.echo):
+    commands.add_command(_command)
+
+
 def _with_app(settings: Config) -> Config:
     """Find an application where none was named, or look whether the named one can be."""
     from fastcluster import apps
@@ -425,9 +429,12 @@ def _run(settings: Config, listeners: Sequence[ListeningSocket]) -> int:
 
 def _line(text: str) -> str:
     """Return a text on one line, without what could move a terminal's cursor."""
+    return _printable(" ".join(text.split()))
+
+
+def _printable(line: str) -> str:
     return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode()
-        for char in " ".join(text.split())
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in line
     )
 
 
@@ -466,7 +473,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.Abort:
         return _fail("interrupted", EXIT_UNEXPECTED)
     except FastclusterError as error:
-        return _fail(str(error), error.exit_code)
+        code = _fail(str(error), error.exit_code)
+        for line in error.detail.splitlines():
+            click.echo(_printable(line), err=True)
+        return code
     except Exception as error:
         words = f"unexpected {type(error).__name__}: {error} (FASTCLUSTER_DEBUG=1 shows where)"
         return _fail(words, EXIT_UNEXPECTED)

@@ -25,6 +25,7 @@ from fastcluster.options import (
     FOLDER,
     LOOP,
     MODE,
+    NAME,
     PREFIX,
     PROXIES,
     SWITCH,
@@ -157,6 +158,20 @@ class Config:
         PROCESSES,
         "File that holds the primary's pid while it runs.",
         short="-p",
+    )
+
+    name: str | None = option(
+        None,
+        or_none(NAME),
+        PROCESSES,
+        "What `fastcluster status` and the others find this server by.",
+        shown="APP, with -2 and so on if that is taken",
+    )
+    control: bool = option(
+        True,
+        SWITCH,
+        PROCESSES,
+        "Listen to `fastcluster status`, reload and so on, on a unix socket of this user's.",
     )
 
     max_requests: int = option(
@@ -651,6 +666,12 @@ def notify_socket(environ: Mapping[str, str] | None = None) -> str:
     """Return where the service manager wants to be told of us (sd_notify), "" for nowhere."""
     environ = os.environ if environ is None else environ
     return environ.get("NOTIFY_SOCKET", "")
+
+
+def runtime_folder(environ: Mapping[str, str] | None = None) -> str:
+    """Return where this user's programs keep their sockets (XDG_RUNTIME_DIR), "" if nobody says."""
+    environ = os.environ if environ is None else environ
+    return environ.get("XDG_RUNTIME_DIR", "")
 
 
 def parser_wanted(environ: Mapping[str, str] | None = None) -> str:

@@ -43,6 +43,10 @@ class AppLoadError(FastclusterError):
     exit_code = EXIT_APP
 
 
+class ControlError(FastclusterError):
+    """A running server cannot be found or reached, or refuses what it is asked for."""
+
+
 class BindError(FastclusterError):
     """An address cannot be listened on."""
 

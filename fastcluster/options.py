@@ -172,6 +172,10 @@ def is_prefix(value: object) -> bool:
     return value == "" or (value.startswith("/") and not value.endswith("/"))
 
 
+def is_name(value: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._:-]{0,59}", value) is not None
+
+
 def is_loop(value: object) -> bool:
     if not isinstance(value, str):
         return False
@@ -202,6 +206,12 @@ PROXIES = Kind(
     splits=True,
 )
 FILE = Kind("FILE", "a file", str, is_text)
+NAME = Kind(
+    "NAME",
+    "up to 60 letters, digits and . _ - :, a letter, a digit or _ first",
+    str.strip,
+    lambda value: isinstance(value, str) and is_name(value),
+)
 PREFIX = Kind("PATH", "a path that begins with /", lambda text: text.rstrip("/"), is_prefix)
 LOOP = Kind(
     "auto|uvloop|asyncio|MODULE:FACTORY",

@@ -14,10 +14,13 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 
-from fastcluster import child_process, log, proc, sockets
+from fastcluster import child_process, control_folder, log, proc, sockets
 from fastcluster.channel import Channel, Inbox
 from fastcluster.child_process import Child, SignalPipe
 from fastcluster.config import Config, notify_socket
+from fastcluster.control import Control
+from fastcluster.control_folder import NameTaken
+from fastcluster.errors import BindError
 from fastcluster.primary import SIGNALS, SIGNALS_TO_COME, Primary
 from fastcluster.roster import Board
 from fastcluster.seating import World
@@ -35,12 +38,16 @@ def run(
     `listeners` listen already; they are closed when the cluster stops.  `main` is the
     life of a worker from the fork to its exit code, worker.main; `board` has
     `primary.slots_for(config.most_workers)` slots or more.  Takes over the signals in SIGNALS until
-    it returns, so it is called by the main thread, and no other thread runs.
+    it returns, so it is called by the main thread, and no other thread runs.  Raises
+    BindError if a server of the name that was given runs already.
     """
     with contextlib.ExitStack() as at_end:
         # Before the first fork, so that a signal during the start is kept.
         signals = SignalPipe([*SIGNALS, *SIGNALS_TO_COME])
         at_end.callback(signals.close)
+        named = _listen_for_control(config)
+        if named is not None:
+            at_end.callback(named[1].close)
         inboxes = [Inbox() for _ in range(board.slots)]
         for inbox in inboxes:
             at_end.callback(inbox.close)
@@ -61,8 +68,11 @@ def run(
 
             others = [worker.channel for worker in primary.workers.values()]
             foreign = [inbox.receiving for inbox in inboxes if inbox is not inboxes[slot]]
+            controls = control.sockets() if control is not None else []
             return child_process.spawn(
-                live, close=[*others, *foreign], exit_timeout_s=max(1.0, config.timeout_graceful_s)
+                live,
+                close=[*others, *foreign, *controls],
+                exit_timeout_s=max(1.0, config.timeout_graceful_s),
             )
 
         notifier = Notifier(notify_socket())
@@ -84,11 +94,15 @@ def run(
             announce=announce,
         )
         urls = [sockets.url(listener) for listener in listeners]
-        primary = Primary(config, board, world, logging.getLogger(log.NAME), urls)
+        logger = logging.getLogger(log.NAME)
+        primary = Primary(config, board, world, logger, urls)
+        control = None if named is None else Control(*named, primary, logger)
+        if control is not None:
+            at_end.callback(control.close)
         _show(config, "starting")
         primary.start()
         while primary.exit_code is None:
-            _turn(primary, signals, inboxes)
+            _turn(primary, signals, inboxes, control)
         return primary.exit_code
 
 
@@ -98,7 +112,29 @@ def _show(config: Config, phase: str) -> None:
         proc.set_title(f"fastcluster: primary {phase} [{config.app}]")
 
 
-def _turn(primary: Primary, signals: SignalPipe, inboxes: Sequence[Inbox]) -> None:
+def _listen_for_control(config: Config) -> tuple[str, socket.socket] | None:
+    """Open the control socket; a server that can have none serves without it, and says why."""
+    if not config.control:
+        return None
+    try:
+        return control_folder.listen(config.name, config.app or "app")
+    except NameTaken:
+        raise
+    except (BindError, OSError) as error:
+        logging.getLogger(log.NAME).warning(
+            "there is no control socket, so `fastcluster status` and the others do not find this "
+            "server (--no-control): %s",
+            error,
+        )
+        return None
+
+
+def _turn(
+    primary: Primary,
+    signals: SignalPipe,
+    inboxes: Sequence[Inbox],
+    control: Control | None = None,
+) -> None:
     """Wait until something happens, and do what follows."""
     poll = select.poll()
     poll.register(signals.fileno(), select.POLLIN)
@@ -108,7 +144,12 @@ def _turn(primary: Primary, signals: SignalPipe, inboxes: Sequence[Inbox]) -> No
     orphaned = {inboxes[slot].receiving.fileno(): slot for slot in primary.orphaned_inboxes()}
     for fd in orphaned:
         poll.register(fd, select.POLLIN)
-    deadline_s = primary.next_deadline()
+    controls = {} if control is None else control.interests()
+    for fd, wanted in controls.items():
+        poll.register(fd, wanted)
+    deadline_s = _first(
+        primary.next_deadline(), None if control is None else control.next_deadline()
+    )
     wait_ms = None if deadline_s is None else max(0.0, deadline_s - time.monotonic()) * 1000
     events = poll.poll(None if wait_ms is None else math.ceil(wait_ms))
     # Signals first: who stops the whole group has told the workers, too, and they are not
@@ -122,4 +163,12 @@ def _turn(primary: Primary, signals: SignalPipe, inboxes: Sequence[Inbox]) -> No
             if what & select.POLLOUT:
                 speakers[fd].channel.flush()
             primary.hear(speakers[fd])
+        elif control is not None and fd in controls:
+            control.happened(fd, what)
+    if control is not None:
+        control.settle()
     primary.settle()
+
+
+def _first(*moments: float | None) -> float | None:
+    return min((moment for moment in moments if moment is not None), default=None)

@@ -1,11 +1,38 @@
 """Fixtures that several test modules use."""
 
 import logging
+import os
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import Wire
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _runtime_folder() -> Iterator[None]:
+    """Keep the control sockets of the tests' servers apart from the user's own.
+
+    A short path, since a unix socket's has at most 107 bytes.
+    """
+    before = os.environ.get("XDG_RUNTIME_DIR")
+    with tempfile.TemporaryDirectory(prefix="fc-", ignore_cleanup_errors=True) as folder:
+        os.environ["XDG_RUNTIME_DIR"] = folder
+        yield
+    if before is None:
+        del os.environ["XDG_RUNTIME_DIR"]
+    else:
+        os.environ["XDG_RUNTIME_DIR"] = before
+
+
+@pytest.fixture
+def runtime_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for the control sockets of one test."""
+    with tempfile.TemporaryDirectory(prefix="fc-") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield Path(folder)
 
 
 @pytest.fixture(autouse=True)
