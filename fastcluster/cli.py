@@ -36,7 +36,8 @@ WELCOME = "fastcluster.welcome:handler"
 
 # Spellings that mean the same there as here; accepted and not shown.
 ALIASES = {
-    "app_dir": ("--chdir", "--pythonpath", "--working-dir"),
+    "app_dir": ("--pythonpath",),
+    "chdir": ("--working-dir",),
     "root_path": ("--url-path-prefix",),
     "threads": ("--blocking-threads",),
     "lifespan": ("--asgi-lifespan",),
@@ -102,14 +103,6 @@ def _worker_class(value: str) -> str:
     )
 
 
-def _mode_of_umask(value: str) -> str:
-    try:
-        umask = int(value, 8)
-    except ValueError:
-        raise UsageError(f"--umask wants an octal number such as 007, not {value!r}") from None
-    return f"{0o777 & ~umask:o}"
-
-
 def _milliseconds(value: str) -> str:
     return f"{value}ms" if value.isdigit() else value
 
@@ -123,7 +116,6 @@ MOVED = (
     Moved(("--worker-class", "-k"), "interface", _worker_class),
     Moved(("--worker-connections",), "limit_connections", str),
     Moved(("--backpressure",), "limit_connections", str),
-    Moved(("--umask", "-m"), "uds_permissions", _mode_of_umask),
     Moved(("--http1-header-read-timeout",), "timeout_head_s", _milliseconds),
     Moved(("--proxy-headers/--no-proxy-headers",), "forwarded_allow_ips", _loopback, yields=True),
 )
@@ -304,6 +296,7 @@ def _serve(app: str | None, config_file: str | None, **given: Any) -> int:
     settings = config.load(flags, file=config_file)
     for sentence in config.misspelt():
         _note(sentence)
+    _settle_in(settings)
     settings = _with_app(dataclasses.replace(settings, workers=settings.n_workers))
     from fastcluster import pid_file
 
@@ -374,6 +367,24 @@ for _command in control_commands.commands(click.echo):
     commands.add_command(_command)
 
 
+def _settle_in(settings: Config) -> None:
+    """Go where the server is to work, and look whether it may become whom it is to be."""
+    import os
+
+    from fastcluster import privileges
+
+    if settings.chdir is not None:
+        try:
+            os.chdir(settings.chdir)
+        except OSError as error:
+            raise UsageError(
+                f"cannot work in {settings.chdir!r} ({error.strerror}): mend --chdir"
+            ) from error
+    if settings.umask is not None:
+        os.umask(settings.umask)
+    privileges.identity(settings.user, settings.group)
+
+
 def _with_app(settings: Config) -> Config:
     """Find an application where none was named, or look whether the named one can be."""
     from fastcluster import apps
@@ -393,16 +404,24 @@ def _with_app(settings: Config) -> Config:
 
 
 def _listen(settings: Config) -> list[ListeningSocket]:
-    """Open all listening sockets, or none and raise BindError."""
-    from fastcluster import sockets
+    """Open all listening sockets, or none and raise BindError.
 
+    The file of a unix socket belongs to whom the workers become, and has what --umask
+    leaves, as with gunicorn.
+    """
+    from fastcluster import privileges, sockets
+
+    permissions = settings.uds_permissions
+    if permissions is None and settings.umask is not None:
+        permissions = 0o777 & ~settings.umask
+    owner = privileges.identity(settings.user, settings.group)
     addresses = [sockets.parse(text) for text in settings.bind]
     listeners: list[ListeningSocket] = []
     try:
         for address in addresses:
-            listeners.append(
-                sockets.listen(address, settings.backlog, uds_permissions=settings.uds_permissions)
-            )
+            listeners.append(sockets.listen(address, settings.backlog, uds_permissions=permissions))
+            if owner is not None and address.path and not address.path.startswith("@"):
+                privileges.give(address.path, owner)
     except BaseException:
         for listener in listeners:
             listener.close()

@@ -30,6 +30,7 @@ from fastcluster.options import (
     PROXIES,
     SWITCH,
     TEXT,
+    UMASK,
     WORKERS,
     YEAR_S,
     Option,
@@ -158,6 +159,36 @@ class Config:
         PROCESSES,
         "File that holds the primary's pid while it runs.",
         short="-p",
+    )
+
+    user: str | None = option(
+        None,
+        or_none(TEXT),
+        PROCESSES,
+        "User, by name or number, that the workers become; the primary stays root.",
+        short="-u",
+    )
+    group: str | None = option(
+        None,
+        or_none(TEXT),
+        PROCESSES,
+        "Group, by name or number, that the workers become.",
+        short="-g",
+        shown="those of --user",
+    )
+    umask: int | None = option(
+        None,
+        or_none(UMASK),
+        PROCESSES,
+        "Permissions that files made by the server and the application lack, in octal.",
+        short="-m",
+        shown="as started",
+    )
+    chdir: str | None = option(
+        None,
+        or_none(FOLDER),
+        PROCESSES,
+        "Folder to work in: other paths, --app-dir too, are relative to it.",
     )
 
     name: str | None = option(
@@ -414,9 +445,9 @@ class Config:
 
         flags: by field name, and ``host``, ``port``, ``uds``, ``fd``; values are
         text as typed, None where a flag was not given.  environ: each option as
-        FASTCLUSTER_<FLAG>, WEB_CONCURRENCY for workers, FORWARDED_ALLOW_IPS, and PORT
-        where nothing else says where to listen.  file: a TOML file, the table
-        ``tool.fastcluster`` of it if it is a pyproject.toml.  Raises UsageError
+        FASTCLUSTER_<FLAG>, WEB_CONCURRENCY for workers, FORWARDED_ALLOW_IPS, and, where
+        nothing else says where to listen, systemd's LISTEN_FDS, then PORT.  file: a TOML file,
+        the table ``tool.fastcluster`` of it if it is a pyproject.toml.  Raises UsageError
         with all that is wrong, each with the name under which it was given.
         """
         complaints: list[str] = []
@@ -586,6 +617,8 @@ def _addresses(
             break
         host = layer["host"].value if host is None and "host" in layer else host
         port = layer["port"].value if port is None and "port" in layer else port
+    if host is None and port is None and (passed := passed_sockets(environ)):
+        return tuple(f"fd://{fd}" for fd in passed)
     platform = _port_of(environ, complaints) if port is None else None
     if host is None:
         host = DEFAULT_HOST if platform is None else "0.0.0.0"
@@ -666,6 +699,29 @@ def notify_socket(environ: Mapping[str, str] | None = None) -> str:
     """Return where the service manager wants to be told of us (sd_notify), "" for nowhere."""
     environ = os.environ if environ is None else environ
     return environ.get("NOTIFY_SOCKET", "")
+
+
+def passed_sockets(environ: Mapping[str, str] | None = None) -> list[int]:
+    """Return the descriptors that a service manager opened for this process (sd_listen_fds(3)).
+
+    LISTEN_PID says for whom they are: a program that we start is not meant.
+    """
+    environ = os.environ if environ is None else environ
+    count = environ.get("LISTEN_FDS", "")
+    if environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdigit():
+        return []
+    return list(range(3, 3 + min(int(count), 1024)))
+
+
+def watchdog_s(environ: Mapping[str, str] | None = None) -> float:
+    """Return how often at least the service manager wants a sign of life, in seconds; 0: never.
+
+    sd_watchdog_enabled(3): WATCHDOG_USEC, and WATCHDOG_PID if it is not for everybody.
+    """
+    environ = os.environ if environ is None else environ
+    text = environ.get("WATCHDOG_USEC", "")
+    is_meant = environ.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
+    return int(text) / 1e6 if is_meant and text.isascii() and text.isdigit() else 0.0
 
 
 def runtime_folder(environ: Mapping[str, str] | None = None) -> str:

@@ -235,6 +235,14 @@ MODE = Kind(
 )
 
 
+UMASK = Kind(
+    "OCTAL",
+    'an octal number such as "007", as a text',
+    lambda text: int(text, 8),
+    lambda value: is_whole(value) and 0 <= value <= 0o777,
+)
+
+
 # ---- options
 
 

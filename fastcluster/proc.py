@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from io import FileIO
 from pathlib import Path
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -15,6 +16,8 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _VMSTAT = Path("/proc/vmstat")
 # TASK_COMM_LEN without its NUL.
 _COMM_BYTES = 15
+_COMM = "/proc/self/comm"
+_MEMORY = "/proc/self/mem"
 
 
 def rss_bytes(pid: int) -> int:
@@ -72,8 +75,8 @@ def set_title(text: str) -> None:
     first 15 bytes.
     """
     data = text.encode("ascii", "replace")
-    with contextlib.suppress(OSError):
-        Path("/proc/self/comm").write_bytes(data[:_COMM_BYTES])
+    with contextlib.suppress(OSError), _opened(_COMM) as comm:
+        comm.write(data[:_COMM_BYTES])
     with contextlib.suppress(OSError, ValueError, IndexError):
         # Counted from the name's closing parenthesis, since a name may hold anything.
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
@@ -85,6 +88,24 @@ def set_title(text: str) -> None:
 
 
 def _poke(address: int, data: bytes) -> None:
-    with open("/proc/self/mem", "r+b", buffering=0) as memory:
+    with _opened(_MEMORY) as memory:
         memory.seek(address)
         memory.write(data)
+
+
+_held: dict[str, int] = {}
+
+
+def hold_title() -> None:
+    """Keep the title writable for a process that becomes another user afterwards.
+
+    The kernel gives the files of such a process to root (proc(5), dumpable).
+    """
+    for path in (_COMM, _MEMORY):
+        with contextlib.suppress(OSError):
+            _held[path] = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+
+def _opened(path: str) -> FileIO:
+    fd = _held.get(path)
+    return FileIO(path, "r+") if fd is None else FileIO(fd, "r+", closefd=False)

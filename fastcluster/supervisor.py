@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from fastcluster import child_process, control_folder, log, proc, sockets
 from fastcluster.channel import Channel, Inbox
 from fastcluster.child_process import Child, SignalPipe
-from fastcluster.config import Config, notify_socket
+from fastcluster.config import Config, notify_socket, watchdog_s
 from fastcluster.control import Control
 from fastcluster.control_folder import NameTaken
 from fastcluster.errors import BindError
@@ -75,7 +75,7 @@ def run(
                 exit_timeout_s=max(1.0, config.timeout_graceful_s),
             )
 
-        notifier = Notifier(notify_socket())
+        notifier = Notifier(notify_socket(), watchdog_s())
         at_end.callback(notifier.close)
 
         def announce(phase: str, status: str) -> None:
@@ -102,7 +102,8 @@ def run(
         _show(config, "starting")
         primary.start()
         while primary.exit_code is None:
-            _turn(primary, signals, inboxes, control)
+            _turn(primary, signals, inboxes, control, notifier.next_beat())
+            notifier.beat()
         return primary.exit_code
 
 
@@ -133,9 +134,10 @@ def _turn(
     primary: Primary,
     signals: SignalPipe,
     inboxes: Sequence[Inbox],
-    control: Control | None = None,
+    control: Control | None,
+    wake_s: float | None,
 ) -> None:
-    """Wait until something happens, and do what follows."""
+    """Wait until something happens, or the moment wake_s, and do what follows."""
     poll = select.poll()
     poll.register(signals.fileno(), select.POLLIN)
     speakers = {w.channel.fileno(): w for w in primary.workers.values() if not w.channel.eof}
@@ -148,7 +150,7 @@ def _turn(
     for fd, wanted in controls.items():
         poll.register(fd, wanted)
     deadline_s = _first(
-        primary.next_deadline(), None if control is None else control.next_deadline()
+        primary.next_deadline(), None if control is None else control.next_deadline(), wake_s
     )
     wait_ms = None if deadline_s is None else max(0.0, deadline_s - time.monotonic()) * 1000
     events = poll.poll(None if wait_ms is None else math.ceil(wait_ms))

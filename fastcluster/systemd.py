@@ -1,4 +1,4 @@
-"""What a service manager is told: ready, reloading, stopping, and a line of status.
+"""What a service manager is told: ready, reloading, stopping, a line of status, signs of life.
 
 The protocol is systemd's sd_notify(3): datagrams to the socket that NOTIFY_SOCKET named.
 The law: telling never fails and never waits; without a manager nobody is told.
@@ -9,15 +9,25 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Callable
 
 _WORDS = {"ready": "READY=1", "stopping": "STOPPING=1"}
 
 
 class Notifier:
-    """Tells the service manager; path: its socket, a leading "@" for an abstract one, or ""."""
+    """Tells the service manager; path: its socket, a leading "@" for an abstract one, or "".
 
-    def __init__(self, path: str) -> None:
+    watchdog_s: it wants a sign of life within this time (sd_watchdog_enabled(3)), 0: none.
+    """
+
+    def __init__(
+        self, path: str, watchdog_s: float = 0.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._socket: socket.socket | None = None
+        self._now = clock
+        # Twice as often as it must be, as the manual says.
+        self._interval_s = watchdog_s / 2
+        self._beat_s: float | None = clock() if path and watchdog_s else None
         if not path:
             return
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -40,8 +50,22 @@ class Notifier:
         with contextlib.suppress(OSError):
             self._socket.send("\n".join(lines).encode())
 
+    def next_beat(self) -> float | None:
+        """Return the moment at which `beat()` has something to do; None: never."""
+        return self._beat_s
+
+    def beat(self) -> None:
+        """Give a sign of life if it is time for one."""
+        now = self._now()
+        if self._socket is None or self._beat_s is None or now < self._beat_s:
+            return
+        self._beat_s = now + self._interval_s
+        with contextlib.suppress(OSError):
+            self._socket.send(b"WATCHDOG=1")
+
     def close(self) -> None:
         """Tell nobody any more; may be repeated."""
+        self._beat_s = None
         if self._socket is not None:
             self._socket.close()
         self._socket = None

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastcluster import apps, proc
+from fastcluster import apps, privileges, proc
 from fastcluster.adapters import handler_for
 from fastcluster.channel import Channel
 from fastcluster.child_process import SignalPipe, accept_signals, leave_within
@@ -99,6 +99,12 @@ def main(
     _show(number, config, "loading")
     try:
         accept_signals()
+        # Before the application's own code, which is not to have been root.
+        who = privileges.identity(config.user, config.group)
+        if who is not None:
+            proc.hold_title()
+            privileges.drop(who)
+            privileges.check_python(who)
         handler = make_handler(config)
         guest = make_guest(handler, config, log)
         if guest is not None and not start_up(guest, channel, signals):

@@ -5,7 +5,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -40,10 +40,12 @@ class Runs:
     def __init__(self) -> None:
         self.settings: Config | None = None
         self.names: list[Any] = []
+        self.while_running: Callable[[], object] = lambda: None
 
     def __call__(self, settings: Config, listeners: list[socket.socket]) -> int:
         self.settings = settings
         self.names = [listener.getsockname() for listener in listeners]
+        self.while_running()
         return 0
 
 
@@ -101,7 +103,7 @@ FLAGS: list[tuple[tuple[str, ...], dict[str, Any]]] = [
     (("--access-logfile", "-"), {"access_log_file": "-"}),
     (("--error-logfile", "e.log"), {"log_file": "e.log"}),
     (("-t", "60", "--max-requests", "9"), {"timeout_worker_s": 60.0, "max_requests": 9}),
-    (("-m", "007"), {"uds_permissions": 0o770}),
+    (("--user", "0", "-g", "0"), {"user": "0", "group": "0"}),
     # granian
     (("--blocking-threads", "2"), {"threads": 2}),
     (("--url-path-prefix", "/api"), {"root_path": "/api"}),
@@ -121,11 +123,35 @@ def test_options_reach_the_primary(
     assert {name: getattr(settings, name) for name in wanted} == wanted
 
 
-@pytest.mark.parametrize("flag", ["--app-dir", "--chdir", "--pythonpath", "--working-dir"])
+@pytest.mark.parametrize("flag", ["--app-dir", "--pythonpath"])
 def test_the_folder_of_the_application(runs: Runs, flag: str) -> None:
     Path("src").mkdir()
     an_app("src/site1.py")
     assert served(runs, "site1:app", flag, "src", *FREE).app_dir == "src"
+
+
+@pytest.mark.parametrize("flag", ["--chdir", "--working-dir"])
+def test_the_folder_to_work_in(runs: Runs, folder: Path, flag: str) -> None:
+    (folder / "src" / "deep").mkdir(parents=True)
+    an_app("src/deep/site2.py")
+    settings = served(runs, "site2:app", flag, "src", "--app-dir", "deep", "-p", "pid", *FREE)
+    assert Path.cwd() == folder / "src"
+    assert settings.app_dir == "deep"
+
+
+@pytest.mark.parametrize(("more", "mode"), [((), 0o770), (("--uds-permissions", "606"), 0o606)])
+def test_the_umask(runs: Runs, more: tuple[str, ...], mode: int) -> None:
+    an_app()
+    before = os.umask(0o022)
+    modes: list[int] = []
+    runs.while_running = lambda: modes.append(os.stat("s").st_mode & 0o777)
+    try:
+        served(runs, "--umask", "007", "--uds", "s", *more)
+        Path("new").touch()
+    finally:
+        os.umask(before)
+    assert modes == [mode]
+    assert Path("new").stat().st_mode & 0o777 == 0o660
 
 
 def test_environment_and_file_count(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,7 +300,10 @@ MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("serve", "--env", "test"), 2, "--env wants one of production, development, not 'test'"),
     (("serve", "-k", "gevent"), 2, "--worker-class gevent is not to be had here: leave it out"),
     (("serve", "-k", "sync", "--interface", "asgi"), 2, "--worker-class and --interface do not ag"),
-    (("serve", "--umask", "9"), 2, "--umask wants an octal number such as 007, not '9'"),
+    (("serve", "--umask", "9"), 2, '--umask wants an octal number such as "007", as a text'),
+    (("serve", "--chdir", "nowhere"), 2, "cannot work in 'nowhere' (No such file or directory)"),
+    (("serve", "--user", "no-such-user"), 2, "there is no user no-such-user: make it, or mend"),
+    (("serve", "--group", "no-such-one"), 2, "there is no group no-such-one: make it, or mend"),
     (("serve", "-c", "gunicorn.conf.py"), 2, "cannot read gunicorn.conf.py: No such file"),
     (("app:app", "-w", "3"), 2, "did you mean fastcluster serve app:app -w 3?"),
     (("--bogus",), 2, "No such option '--bogus'"),
@@ -423,7 +452,7 @@ def test_the_help_is_grouped_and_complete(capsys: pytest.CaptureFixture[str]) ->
         if option.name != "app":
             name = f"--[no-]{option.flag[2:]}" if option.kind.is_switch else option.flag
             assert f" {name}" in text
-    for hidden in ("--worker-class", "--keep-alive ", "--uds ", "--chdir", "--umask"):
+    for hidden in ("--worker-class", "--keep-alive ", "--uds ", "--working-dir", "--pythonpath"):
         assert f" {hidden}" not in text
     assert max(map(len, text.splitlines())) <= 100
 

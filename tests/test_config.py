@@ -1,6 +1,7 @@
 """Defaults, sources and their order, and the words for what makes no sense."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,10 @@ def test_the_defaults() -> None:
         "threads": 0,
         "max_workers": 0,
         "pid_file": None,
+        "user": None,
+        "group": None,
+        "umask": None,
+        "chdir": None,
         "name": None,
         "control": True,
         "max_requests": 0,
@@ -135,6 +140,10 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "threads": ("8", 8),
     "max_workers": ("1024", 1024),
     "pid_file": ("run/app.pid", "run/app.pid"),
+    "user": ("www", "www"),
+    "group": ("33", "33"),
+    "umask": ("027", 0o027),
+    "chdir": ("src", "src"),
     "name": ("shop:v2", "shop:v2"),
     "control": ("false", False),
     "max_requests": ("1000", 1000),
@@ -429,3 +438,37 @@ def test_the_most_workers_leave_room_to_scale(monkeypatch: pytest.MonkeyPatch) -
 def test_an_access_log_file_turns_the_access_log_on() -> None:
     assert Config(access_log_file="a.log").logs_access
     assert not Config(access_log_file="a.log", access_log=False).logs_access
+
+
+MINE = {"LISTEN_PID": str(os.getpid())}
+
+
+@pytest.mark.parametrize(
+    ("environ", "bind"),
+    [
+        ({**MINE, "LISTEN_FDS": "2"}, ("fd://3", "fd://4")),
+        ({**MINE, "LISTEN_FDS": "1", "PORT": "80"}, ("fd://3",)),
+        ({**MINE, "LISTEN_FDS": "1", "FASTCLUSTER_PORT": "81"}, ("127.0.0.1:81",)),
+        ({**MINE, "LISTEN_FDS": "1", "FASTCLUSTER_BIND": "unix:s"}, ("unix:s",)),
+        ({**MINE, "LISTEN_FDS": "0"}, ("127.0.0.1:8000",)),
+        ({**MINE, "LISTEN_FDS": "some"}, ("127.0.0.1:8000",)),
+        ({"LISTEN_PID": "1", "LISTEN_FDS": "1"}, ("127.0.0.1:8000",)),
+        ({"LISTEN_FDS": "1"}, ("127.0.0.1:8000",)),
+    ],
+)
+def test_sockets_of_a_service_manager(environ: dict[str, str], bind: tuple[str, ...]) -> None:
+    assert Config.from_sources({}, environ, None).bind == bind
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({}, 0.0),
+        ({"WATCHDOG_USEC": "1500000"}, 1.5),
+        ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": str(os.getpid())}, 1.5),
+        ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": "1"}, 0.0),
+        ({"WATCHDOG_USEC": "soon"}, 0.0),
+    ],
+)
+def test_the_watchdog_of_a_service_manager(environ: dict[str, str], seconds: float) -> None:
+    assert config.watchdog_s(environ) == seconds

@@ -70,6 +70,7 @@ LAYERS = {
     "control_folder": 31,
     "systemd": 15,
     "pid_file": 15,
+    "privileges": 15,
     "http": 40,
     "emitter": 30,
     "link": 32,
