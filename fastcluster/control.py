@@ -28,6 +28,8 @@ RECEIVE_BYTES = 16384
 CLIENTS_MOST = 32
 # So long a client has to send its request, and then to take its answer.
 PATIENCE_S = 5.0
+# After an accept that failed.
+PAUSE_S = 0.1
 
 Answer = tuple[int, Mapping[str, Any]]
 
@@ -105,6 +107,7 @@ class Control:
         self._log = log
         self._now = clock
         self._clients: dict[int, Client] = {}
+        self._accepts_s: float | None = None  # accepting pauses until then
 
     # ---- what the owner calls
 
@@ -112,7 +115,7 @@ class Control:
         """Return the descriptors to poll, each with its events."""
         wanted = {fd: client.interest for fd, client in self._clients.items()}
         # Others wait in the socket's queue meanwhile.
-        if len(self._clients) < CLIENTS_MOST:
+        if len(self._clients) < CLIENTS_MOST and self._accepts_s is None:
             wanted[self._listener.fileno()] = select.POLLIN
         return wanted
 
@@ -134,15 +137,16 @@ class Control:
     def settle(self) -> None:
         """Cut off those whose time is over."""
         now = self._now()
+        if self._accepts_s is not None and self._accepts_s <= now:
+            self._accepts_s = None
         for client in list(self._clients.values()):
             if client.deadline_s is not None and client.deadline_s <= now:
                 self._drop(client)
 
     def next_deadline(self) -> float | None:
         """Return the moment at which `settle()` has something to do, if any is known."""
-        return min(
-            (c.deadline_s for c in self._clients.values() if c.deadline_s is not None), default=None
-        )
+        moments = [self._accepts_s, *(client.deadline_s for client in self._clients.values())]
+        return min((moment for moment in moments if moment is not None), default=None)
 
     def sockets(self) -> list[socket.socket]:
         """Return what a forked worker must not keep."""
@@ -164,7 +168,10 @@ class Control:
         try:
             sock, _ = self._listener.accept()
         except OSError:
-            return  # it is gone already, or there is no descriptor left
+            # It is gone already, or no descriptor is left: then it would be told in every
+            # turn, and the loop would spin.
+            self._accepts_s = self._now() + PAUSE_S
+            return
         sock.setblocking(False)
         pid, uid = peer_of(sock)
         client = Client(sock, self._now() + PATIENCE_S, f"process {pid} of user {uid}")

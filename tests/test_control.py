@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -13,7 +14,14 @@ from typing import Any
 import pytest
 
 from fastcluster import control
-from fastcluster.control import CLIENTS_MOST, HEAD_MOST_BYTES, PATIENCE_S, Control, Refused
+from fastcluster.control import (
+    CLIENTS_MOST,
+    HEAD_MOST_BYTES,
+    PATIENCE_S,
+    PAUSE_S,
+    Control,
+    Refused,
+)
 from fastcluster.renewal import Renewal, TellEnd
 
 
@@ -256,6 +264,29 @@ def test_more_clients_than_are_served_wait_their_turn(desk: Desk) -> None:
     desk.turn()  # cuts off the silent
     desk.turn()
     assert answer(late)[0] == 200
+
+
+def test_without_descriptors_the_loop_does_not_spin(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoneLeft:
+        def fileno(self) -> int:
+            return desk.listener.fileno()
+
+        def accept(self) -> None:
+            raise OSError(errno.EMFILE, "no descriptor left")
+
+    client = desk.connect()
+    client.sendall(b"GET /status HTTP/1.1\r\n\r\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(desk.control, "_listener", NoneLeft())
+        desk.turn()
+        assert desk.control.interests() == {}
+        assert desk.control.next_deadline() == desk.now_s + PAUSE_S
+    desk.now_s += PAUSE_S
+    desk.turn()
+    desk.turn()
+    assert answer(client)[0] == 200
 
 
 def test_who_takes_no_answer_is_cut_off(desk: Desk) -> None:
