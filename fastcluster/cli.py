@@ -112,7 +112,29 @@ def _loopback(value: bool) -> str | None:
     return "127.0.0.1,::1" if value else None
 
 
+# Options of others that have no counterpart yet, and what to do meanwhile.
+NOT_YET = {
+    "--reload": "restart the server, or send SIGHUP when the code has changed",
+    "--reload-dir": "restart the server, or send SIGHUP when the code has changed",
+    "--preload": "leave it out: every worker imports the application itself",
+    "--daemon": "leave it out, and have systemd or a container run the server",
+    "-D": "leave it out, and have systemd or a container run the server",
+    "--limit-concurrency": "--limit-connections counts connections",
+    "--env-file": "set the variables before the server starts",
+    "--log-config": "leave it out: the log goes to stderr or to --log-file",
+    "--header": "have the application or the proxy set it",
+    "--ssl-keyfile": "have a proxy in front do TLS",
+    "--ssl-certfile": "have a proxy in front do TLS",
+    "--keyfile": "have a proxy in front do TLS",
+    "--certfile": "have a proxy in front do TLS",
+    "--ssl-certificate": "have a proxy in front do TLS",
+}
+
 MOVED = (
+    # Which parser and which WebSocket implementation: there is one of each.
+    Moved(("--http",), "", str),
+    Moved(("--ws",), "", str),
+    Moved(("--h11-max-incomplete-event-size",), "limit_request_head_bytes", str),
     Moved(("--worker-class", "-k"), "interface", _worker_class),
     Moved(("--worker-connections",), "limit_connections", str),
     Moved(("--backpressure",), "limit_connections", str),
@@ -275,6 +297,7 @@ def version() -> str:
 
 @click.group(cls=Commands, no_args_is_help=False, invoke_without_command=True)
 @click.option(
+    "-V",
     "--version",
     is_flag=True,
     expose_value=False,
@@ -484,6 +507,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = commands.main(
             args=None if argv is None else list(argv), prog_name=NAME, standalone_mode=False
         )
+    except click.NoSuchOption as error:
+        where = error.ctx.command_path if error.ctx is not None else NAME
+        if error.option_name in NOT_YET:
+            return _fail(
+                f"{error.option_name} is not there yet: {NOT_YET[error.option_name]}", EXIT_USAGE
+            )
+        return _fail(f"{error.format_message()} ({where} --help shows what there is)", EXIT_USAGE)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else NAME
         return _fail(f"{error.format_message()} ({where} --help shows what there is)", EXIT_USAGE)

@@ -149,7 +149,7 @@ class Config:
         0,
         whole(0, 1024),
         PROCESSES,
-        "How many workers a signal (TTIN) may ask for; "
+        "How many workers a signal or `fastcluster scale` may ask for; "
         f"0: twice --workers, at least {MOST_WORKERS}.",
     )
 
