@@ -456,7 +456,7 @@ def _run(settings: Config, listeners: Sequence[ListeningSocket]) -> int:
     from fastcluster import log
 
     log.open_files(settings.log_file, settings.access_log_file)
-    log.set_up(settings.log_level)
+    log.set_up(settings.log_level, in_colour=settings.logs_in_colour)
     try:
         from fastcluster import primary, server, supervisor, worker
     except ImportError as error:

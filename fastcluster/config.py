@@ -437,6 +437,11 @@ class Config:
             return self.env == "development" or self.access_log_file is not None
         return bool(self.access_log)
 
+    @property
+    def logs_in_colour(self) -> bool:
+        """Whether a terminal's log is coloured: in development, unless NO_COLOR says something."""
+        return self.env == "development" and not os.environ.get("NO_COLOR")
+
     @classmethod
     def from_sources(
         cls, flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None

@@ -219,7 +219,7 @@ class Server:
         if self._serving:
             raise RuntimeError("the server is served already")
         if not logging.getLogger(log.NAME).hasHandlers():
-            log.set_up(self.config.log_level, "server")
+            log.set_up(self.config.log_level, "server", in_colour=self.config.logs_in_colour)
         self._serving = True
         try:
             with _stop_signals(loop, self._stop, hasattr(self._native, "attach")):

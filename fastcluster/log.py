@@ -1,9 +1,10 @@
 """The error log and the access log.
 
 The law: what reaches a file or a terminal is plain ASCII, escaped here and
-nowhere else, and no call from the loop's thread ever waits for whoever reads the
-log.  This file knows nothing of processes but the name that it is told, and of
-HTTP no more than the words of one line.
+nowhere else (on a terminal a level may be coloured), and no call from the loop's
+thread ever waits for whoever reads the log.  This file knows nothing of processes
+but the name that it is told, and of HTTP no more than the words
+of one line.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ REPORT_EVERY_S = 10.0
 ENTRY_BYTES = 400
 
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+# What a terminal shows a level in (ECMA-48, SGR).
+COLOURS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
 
 
 # ---- escaping
@@ -151,9 +156,10 @@ class Formatter(logging.Formatter):
     text of a client can pass for a line of its own.
     """
 
-    def __init__(self, who: str) -> None:
+    def __init__(self, who: str, in_colour: bool = False) -> None:
         super().__init__()
         self._who = who
+        self._in_colour = in_colour
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text without a newline at its end."""
@@ -165,7 +171,12 @@ class Formatter(logging.Formatter):
         if record.stack_info:
             lines += self.formatStack(record.stack_info).split("\n")
         text = "\n    ".join(escape(line) for line in lines)
-        return f"{head} {record.levelname} {text}"
+        return f"{head} {self._level(record.levelname)} {text}"
+
+    def _level(self, name: str) -> str:
+        if not self._in_colour or name not in COLOURS:
+            return name
+        return f"\x1b[{COLOURS[name]}m{name}\x1b[0m"
 
 
 class Handler(logging.Handler):
@@ -225,18 +236,22 @@ class _Logger(logging.Logger):
         pass
 
 
-def set_up(level: str, who: str = "primary", *, fd: int | None = None) -> logging.Logger:
+def set_up(
+    level: str, who: str = "primary", *, fd: int | None = None, in_colour: bool = False
+) -> logging.Logger:
     """Return the server's logger, writing under the name ``who`` to a descriptor.
 
-    fd: None for the error log's file, stderr where none was opened.
+    fd: None for the error log's file, stderr where none was opened.  in_colour: colour
+    the levels if it is a terminal.
 
     May be called again, as every worker does with its own name after the fork.
     level: one of config.LEVELS.
     """
     logger = logging.getLogger(NAME)
     logger.__class__ = _Logger
-    handler = Handler(error_fd() if fd is None else fd)
-    handler.setFormatter(Formatter(who))
+    fd = error_fd() if fd is None else fd
+    handler = Handler(fd)
+    handler.setFormatter(Formatter(who, in_colour and os.isatty(fd)))
     logger.handlers[:] = [handler]
     logger.propagate = False
     logger.setLevel(level.upper())

@@ -91,7 +91,7 @@ def main(
     """
     signals = SignalPipe(HANDLED)
     signal.signal(signal.SIGTERM, _leave)
-    log = set_up(config.log_level, f"worker {number}")
+    log = set_up(config.log_level, f"worker {number}", in_colour=config.logs_in_colour)
     # A crash in native code, or SIGABRT from the primary when we are stuck, leaves the
     # traceback of every thread: by a handler in C that waits for no lock.
     faulthandler.enable(file=error_fd(), all_threads=True)

@@ -4,6 +4,7 @@ import fcntl
 import logging
 import logging.config
 import os
+import pty
 import re
 import signal
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from fastcluster import log
+from fastcluster.config import Config
 from fastcluster.errors import UsageError
 from fastcluster.log import AccessLog
 
@@ -94,6 +96,31 @@ def logger(pipe: Pipe) -> Iterator[logging.Logger]:
 
 
 # ---- the error log
+
+
+@pytest.mark.parametrize(
+    ("env", "no_color", "on_terminal", "coloured"),
+    [
+        ("development", "", True, True),
+        ("development", "1", True, False),
+        ("production", "", True, False),
+        ("development", "", False, False),
+    ],
+)
+def test_levels_are_coloured_on_a_terminal_in_development(
+    monkeypatch: pytest.MonkeyPatch, env: str, no_color: str, on_terminal: bool, coloured: bool
+) -> None:
+    monkeypatch.setenv("NO_COLOR", no_color)
+    reading, writing = pty.openpty() if on_terminal else os.pipe()
+    try:
+        config = Config(env=env)
+        log.set_up("info", fd=writing, in_colour=config.logs_in_colour).error("a\x1b[31m")
+        line = os.read(reading, 4096).strip()
+    finally:
+        os.close(reading)
+        os.close(writing)
+    level = b"\x1b[31mERROR\x1b[0m" if coloured else b"ERROR"
+    assert line.endswith(b"[primary] " + level + b" a\\x1b[31m")
 
 
 def a_record(message: str, *args: object, **kwargs: object) -> logging.LogRecord:
