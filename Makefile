@@ -21,7 +21,7 @@ CTEST_OBJECTS := $(patsubst csrc/%.c,build/ctest/%.o,$(wildcard csrc/*.c))
 CTESTS := $(patsubst tests/c/%.c,build/ctest/%,$(wildcard tests/c/test_*.c))
 C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/reference/*.[ch] benchmarks/generators/*.[ch])
 
-.PHONY: build test ctest package sanitize autobahn bench annotate lint format clean
+.PHONY: build test ctest package sanitize autobahn bench guard annotate lint format clean
 
 build: $(VENV)/.ready  ## compiles in place whatever has changed
 	$(RUN) setup.py --quiet build_ext --inplace
@@ -47,6 +47,9 @@ autobahn: build $(AUTOBAHN)/.ready  ## every case of the Autobahn testsuite; a q
 
 bench: build  ## see `python -m benchmarks --help`
 	$(RUN) -m benchmarks $(or $(ARGS),compare)
+
+guard: build  ## instructions per request against benchmarks/guard.json; a minute
+	$(RUN) -m benchmarks guard $(ARGS)
 
 annotate: $(VENV)/.ready  ## Cython's yellow pages, in build/cython/fastcluster/*.html
 	FASTCLUSTER_ANNOTATE=1 $(RUN) setup.py --quiet build_ext --inplace

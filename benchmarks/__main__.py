@@ -21,6 +21,7 @@ from benchmarks import (
     catalogue,
     client,
     compare,
+    guard,
     instructions,
     load,
     machine,
@@ -273,6 +274,41 @@ def instructions_command(
         data = report.instructions_document(machine.describe(), versions, counts)
         report.write(json_file, data)
     _finish(has_failed)
+
+
+@main.command("guard")
+@click.option("--update", is_flag=True, help="Write what is counted into the file.")
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=guard.FILE,
+    help="A file like benchmarks/guard.json.",
+)
+@plainly
+def guard_command(update: bool, file: Path) -> None:
+    """Fail if a request takes more instructions than the file says."""
+    name = guard.key()
+    kept = guard.read(file)
+    if name not in kept and not update:
+        click.echo(f"not judged: {file} has no figures for {name}; it has those for")
+        for known in kept or ["nothing"]:
+            click.echo(f"  {known}")
+        return
+    instructions.check_installed()
+    try:
+        counted = guard.count(tell)
+    except FAILURES as failure:
+        tell(f"fastcluster failed: {failure}")
+        sys.exit(1)
+    old = kept.get(name, {})
+    click.echo(report.guarded(name, old, counted))
+    if update:
+        report.write(file, guard.updated(kept, name, counted))
+        click.echo(f"written to {file}")
+        return
+    verdict = guard.judge(old, counted)
+    click.echo("\n".join(report.verdict(verdict)))
+    _finish(bool(verdict.grown or verdict.missing))
 
 
 @main.command("peers")

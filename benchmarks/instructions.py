@@ -24,6 +24,7 @@ from benchmarks.workloads import Workload
 STARTUP_TIMEOUT_S = 180.0
 TERMINATION_TIMEOUT_S = 60.0
 OUTPUT = "callgrind.out."
+MIN_PER_REQUEST = 50
 # A fixed seed gives the same hash tables, and so the same instructions, in every run.
 FIXED = {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
 
@@ -55,7 +56,21 @@ def measure(entry: ServerEntry, workload: Workload, n_requests: int, places: Pla
     once = _totals(entry, workload, n_batches, places)
     twice = _totals(entry, workload, 2 * n_batches, places)
     counted = n_batches * workload.depth
-    return Count(entry.name, workload.name, counted, growth(once, twice) / counted)
+    return Count(entry.name, workload.name, counted, per_request(once, twice, counted))
+
+
+def per_request(once: Sequence[int], twice: Sequence[int], n_requests: int) -> float:
+    """Return what one request took. Raises ServerFailed where nobody counted the answers.
+
+    A process that was killed leaves no count, and what is left is the primary's noise: no
+    server answers with fewer instructions than the shortest answer has bytes.
+    """
+    found = growth(once, twice) / n_requests
+    if found < MIN_PER_REQUEST:
+        raise process.ServerFailed(
+            "no process counted what it answered: the one that did was killed before it wrote"
+        )
+    return found
 
 
 def growth(once: Sequence[int], twice: Sequence[int]) -> int:

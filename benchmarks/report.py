@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.compare import Failures, Plan, Row, Samples, summarise
+from benchmarks.guard import TOLERATED_PERCENT, Verdict
 from benchmarks.instructions import Count
 from benchmarks.memory import Held
 from benchmarks.workloads import Workload
@@ -159,6 +160,36 @@ def instruction_counts(counts: Sequence[Count]) -> str:
         for one in counts
     ]
     return f"### Instructions per request, user space\n\n{table(head, lines)}"
+
+
+def guarded(name: str, kept: Mapping[str, float], counted: Mapping[str, float]) -> str:
+    """Return the table of the guarded figures, beside those that the file has."""
+    head = ("instructions/request", "kept", "counted", "change %")
+    lines = [
+        [
+            what,
+            _figure(kept.get(what), "{:,.0f}"),
+            f"{count:,.0f}",
+            f"{100 * (count / kept[what] - 1):+.2f}" if what in kept else "",
+        ]
+        for what, count in counted.items()
+    ]
+    return f"### {name}\n\n{table(head, lines)}\n"
+
+
+def verdict(found: Verdict) -> list[str]:
+    """Say what has changed, and what is to be done about it."""
+    lines = [f"GREW by more than {TOLERATED_PERCENT:.0f} %: {line}" for line in found.grown]
+    lines += [f"fell by more than {TOLERATED_PERCENT:.0f} %: {line}" for line in found.fallen]
+    lines += [f"only in the file, or only counted: {what}" for what in found.missing]
+    if found.grown:
+        lines.append(
+            "Mend what made it grow; where it is worth that, run "
+            "`python -m benchmarks guard --update` and commit the file with the reason."
+        )
+    elif found.fallen or found.missing:
+        lines.append("Run `python -m benchmarks guard --update` and commit the file.")
+    return lines or [f"every figure is within {TOLERATED_PERCENT:.0f} % of the file's"]
 
 
 def memory_document(
