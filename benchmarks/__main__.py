@@ -26,10 +26,11 @@ from benchmarks import (
     load,
     machine,
     memory,
+    page,
     process,
     report,
 )
-from benchmarks.catalogue import Places, ServerEntry
+from benchmarks.catalogue import ROOT, Places, ServerEntry
 from benchmarks.workloads import WORKLOADS, Workload
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -309,6 +310,27 @@ def guard_command(update: bool, file: Path) -> None:
     verdict = guard.judge(old, counted)
     click.echo("\n".join(report.verdict(verdict)))
     _finish(bool(verdict.grown or verdict.missing))
+
+
+@main.command("report")
+@click.argument("json_file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=f"Write it there instead of to stdout; the page is {page.OUTPUT.relative_to(ROOT)}.",
+)
+@plainly
+def report_command(json_file: Path, output: Path | None) -> None:
+    """Make the page docs/performance.md from what `compare --json` wrote."""
+    text = page.page(page.read(json_file))
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text)
+    except OSError as error:
+        raise machine.CannotMeasure(f"{output} cannot be written: {error.strerror}") from error
+    tell(f"written to {output}")
 
 
 @main.command("peers")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import resource
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +105,7 @@ def raise_file_limit(wanted: int) -> None:
 def describe(cores: Cores | None = None) -> dict[str, object]:
     """Say what a reader needs to judge the numbers: processor, kernel, Python, load."""
     described: dict[str, object] = {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "processor": _processor(),
         "usable_cores": len(os.sched_getaffinity(0)),
         "kernel": f"{platform.system()} {platform.release()} {platform.machine()}",
