@@ -21,6 +21,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     """Collect bench_*.py as modules of tests."""
+    # pytest itself collects a file that was named on its command line.
+    if parent.session.isinitpath(file_path):
+        return None
     if file_path.name.startswith("bench_") and file_path.suffix == ".py":
         return pytest.Module.from_parent(parent, path=file_path)
     return None
