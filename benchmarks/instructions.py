@@ -136,10 +136,11 @@ def _totals(entry: ServerEntry, workload: Workload, n_batches: int, places: Plac
                 directory=ROOT,
                 startup_timeout_s=STARTUP_TIMEOUT_S,
                 termination_timeout_s=TERMINATION_TIMEOUT_S,
-            ),
+            ) as server,
             client.connect(port) as connection,
         ):
             answer = client.ask(connection, request, workload.answer)
+            running = {stat.pid for stat in process.tree(server.pid)}
             client.ask_batches(
                 connection,
                 request * workload.depth,
@@ -149,6 +150,12 @@ def _totals(entry: ServerEntry, workload: Workload, n_batches: int, places: Plac
         files = sorted(
             Path(name).glob(f"{OUTPUT}*"), key=lambda file: int(file.name.removeprefix(OUTPUT))
         )
+        silent = running - {int(file.name.removeprefix(OUTPUT)) for file in files}
+        if silent:
+            raise process.ServerFailed(
+                f"{len(silent)} of {len(running)} processes ended without writing what they "
+                "counted, so the one that answers may not be seen: try `guard`"
+            )
         counted = [parse_total(file.read_text()) for file in files]
     if not any(counted):
         raise process.ServerFailed("callgrind wrote no file: the server did not end by itself")
