@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from io import FileIO
 from pathlib import Path
 
@@ -18,6 +19,8 @@ _VMSTAT = Path("/proc/vmstat")
 _COMM_BYTES = 15
 _COMM = "/proc/self/comm"
 _MEMORY = "/proc/self/mem"
+# How all our titles begin.
+_TITLE = b"fastcluster: "
 
 
 def rss_bytes(pid: int) -> int:
@@ -82,9 +85,21 @@ def set_title(text: str) -> None:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         start, end = int(fields[45]), int(fields[46])
         room = end - start
-        if start and room > 0:
+        if start and room > 0 and _is_command_line(start, room):
             # The last byte stays NUL: else the kernel takes what follows for more of it.
             _poke(start, data[: room - 1].ljust(room, b"\0"))
+
+
+def _is_command_line(start: int, room: int) -> bool:
+    """Tell whether our command line is there, or a title: else it is another program's.
+
+    Under valgrind it is valgrind's own, which it reads again after a fork.
+    """
+    with _opened(_MEMORY) as memory:
+        memory.seek(start)
+        found = memory.read(room)
+    ours = b"".join(os.fsencode(word) + b"\0" for word in sys.orig_argv)
+    return found == ours or found.startswith(_TITLE)
 
 
 def _poke(address: int, data: bytes) -> None:

@@ -59,3 +59,13 @@ def test_the_title_is_what_others_see(title: str) -> None:
     assert shown == title[:room]
     assert short == title[:15]
     assert argv == "['-c', 'an argument']"
+
+
+def test_another_programs_command_line_is_left_alone() -> None:
+    code = (
+        "import sys; from fastcluster import proc; sys.orig_argv = ['another', 'program']; "
+        "proc.set_title('fastcluster: worker 0'); print(open('/proc/self/cmdline').read())"
+    )
+    command = [sys.executable, "-c", code]
+    asked = subprocess.run(command, capture_output=True, timeout=20, check=True)
+    assert asked.stdout.decode().rstrip("\0\n").split("\0") == command
