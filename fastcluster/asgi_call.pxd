@@ -3,20 +3,21 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from fastcluster.asgi_runner cimport AsgiRunner
-from fastcluster.exchange cimport Connection, Consumer, Exchange, Service
-from fastcluster.tasks cimport Awaitable, Waiters
+from fastcluster.exchange cimport Connection, Exchange, Service
+from fastcluster.tasks cimport Awaitable, Call, Waiters
 
 
-cdef class HttpCall(Consumer):
+cdef class HttpCall(Call):
     """One call of an ASGI application for one HTTP request; its receive and send."""
 
     cdef AsgiRunner runner
     cdef Service service
     cdef Exchange exchange       # None once the response is whole, or the client lost
     cdef object task             # asyncio.Task, None before it first waits and when it is over
-    cdef object method           # for the log: str, and two bytes
-    cdef object raw_path
-    cdef object query
+    cdef dict scope              # what the application is called with, before it is
+    cdef str method              # for the log
+    cdef bytes raw_path
+    cdef bytes query             # None: there is none
     cdef bint over               # the application has returned
 
     # The request's body: what has come and was not received yet.
@@ -67,7 +68,6 @@ cdef class HttpCall(Consumer):
     cdef int conclude(self, bint whole) except -1
     cdef int fail(self, object error) except -1
     cdef int check_answer(self) except -1
-    cdef int leave(self) except -1
     cdef int dismiss(self) except -1
 
 

@@ -21,9 +21,9 @@ from libc.stdint cimport int64_t, uint32_t
 from fastcluster.asgi_runner cimport AsgiRunner
 from fastcluster.csrc cimport fc_field, fc_loop_refresh, fc_request, fc_request_find, fc_span
 from fastcluster.exchange cimport (
-    Connection, Consumer, Exchange, Service, span_of, span_of_bytes,
+    Connection, Exchange, Service, span_of, span_of_bytes,
 )
-from fastcluster.tasks cimport DONE, Awaitable, Waiters
+from fastcluster.tasks cimport DONE, Awaitable, Call, Steps, Waiters
 
 cdef enum:
     WAITING       # for http.response.start
@@ -51,38 +51,37 @@ cdef int begin_http(Exchange exchange, AsgiRunner runner) except -1:
 
 
 @cython.final
-cdef class HttpCall(Consumer):
+cdef class HttpCall(Call):
     cdef int begin(self, Exchange exchange) except -1:
-        cdef dict scope = self.runner.http_scope(exchange)
+        cdef AsgiRunner runner = self.runner
         cdef object task
+        self.scope = runner.http_scope(exchange)
         self.exchange = exchange
         self.service = exchange.connection.service
-        self.method = scope["method"]
-        self.raw_path = scope["raw_path"]
-        self.query = scope["query_string"]
+        self.method = runner.maker.method
+        self.raw_path = runner.maker.raw_path
+        self.query = runner.maker.query
         self.ended = not exchange.body_is_pending()
         self.wants_trailers = takes_trailers(exchange.request)
         exchange.collect(self)
         # A task for a request with a body starts a little later: then the body,
         # which mostly comes along, is there before it is asked for.
-        task = self.runner.start_task(self.run(scope), self.ended)
+        task = runner.start_task(Steps.of(self), self.ended)
         if not self.over:
             self.task = task
-            self.runner.remember(task)
+            runner.remember(task)
         return 0
 
-    async def run(self, scope):
-        """Be what the task runs."""
-        try:
-            await self.runner.app(scope, self.receive, self.send)
-        except GeneratorExit:
-            # The loop is closed, and with it everything that could be answered.
-            raise
-        except BaseException as error:
-            self.fail(error)
-        else:
-            self.check_answer()
-        self.leave()
+    cdef object launch(self):
+        cdef dict scope = self.scope
+        self.scope = None
+        return self.runner.app(scope, self.receive, self.send)
+
+    cdef int returned(self) except -1:
+        return self.check_answer()
+
+    cdef int raised(self, object error) except -1:
+        return self.fail(error)
 
     cdef int leave(self) except -1:
         self.over = True
@@ -206,10 +205,11 @@ cdef class HttpCall(Consumer):
         RuntimeError: the message does not fit what was sent before.  TypeError,
         ValueError: it makes no sense.  BrokenPipeError: the client is gone.
         """
-        cdef object kind
-        if not isinstance(message, dict) or not isinstance(message.get("type"), str):
+        cdef object kind = None
+        if isinstance(message, dict):
+            kind = (<dict>message).get("type")
+        if not isinstance(kind, str):
             raise TypeError(f"an ASGI message is a dict with a type, not {message!r:.100}")
-        kind = (<dict>message)["type"]
         if self.over:
             raise RuntimeError(f"{kind!r} was sent after the application had returned")
         if self.lost_client:
@@ -231,8 +231,8 @@ cdef class HttpCall(Consumer):
         raise ValueError(f"{kind!r} is no message for the response to an HTTP request")
 
     cdef object start(self, object message):
-        cdef object status = message.get("status")
-        cdef object fields = message.get("headers", NO_FIELDS)
+        cdef object status = (<dict>message).get("status")
+        cdef object fields = (<dict>message).get("headers", NO_FIELDS)
         if self.phase != WAITING:
             raise RuntimeError("http.response.start was sent a second time")
         if not isinstance(status, int):
@@ -243,7 +243,7 @@ cdef class HttpCall(Consumer):
         # An iterator could not be gone through again.
         self.fields = fields if isinstance(fields, (list, tuple)) else list(fields)
         self.write_fields()
-        self.has_trailers = message.get("trailers", False)
+        self.has_trailers = (<dict>message).get("trailers", False)
         self.phase = STARTED
         return DONE
 

@@ -24,6 +24,10 @@ cdef class ScopeMaker:
     cdef Listener listener
     cdef str root                # "" or "/api"
     cdef bytes raw_root
+    # Of the scope that was made last, for whoever does not want to look them up in it.
+    cdef str method
+    cdef bytes raw_path
+    cdef bytes query             # None: there is none
     cdef Name names[2 * NAME_PAIRS]
 
     # A new scope of the type http, without `state`; exchange.request is valid.

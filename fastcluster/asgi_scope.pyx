@@ -64,6 +64,7 @@ cdef class ScopeMaker:
         cdef const fc_request *request = exchange.request
         cdef Connection connection = exchange.connection
         cdef dict scope
+        self.method = "GET"
         if connection.listener is not self.listener:
             self.choose(connection.listener)
         scope = PyDict_Copy(self.template)
@@ -72,7 +73,8 @@ cdef class ScopeMaker:
         if request.minor == 0:
             scope["http_version"] = "1.0"
         if request.method_len != 3 or memcmp(request.base + request.method, b"GET", 3) != 0:
-            scope["method"] = method(request.base + request.method, request.method_len)
+            self.method = method(request.base + request.method, request.method_len)
+            scope["method"] = self.method
         self.set_path(scope, exchange)
         scope["headers"] = self.fields(exchange)
         if exchange.origin is not None:
@@ -140,16 +142,19 @@ cdef class ScopeMaker:
         elif framing.target_form == FC_TARGET_ABSOLUTE and len == 0:
             ptr = b"/"
             len = 1
-        scope["raw_path"] = PyBytes_FromStringAndSize(ptr, len)
+        self.raw_path = PyBytes_FromStringAndSize(ptr, len)
         if memchr(ptr, c"%", len) == NULL:
             scope["path"] = PyUnicode_DecodeUTF8(ptr, len, b"replace")
         else:
             scope["path"] = unquoted(ptr, len)
+        self.query = None
         if framing.query_len != 0:
-            scope["query_string"] = PyBytes_FromStringAndSize(
+            self.query = PyBytes_FromStringAndSize(
                 request.base + framing.query, framing.query_len)
+            scope["query_string"] = self.query
         if self.root:
             self.put_root(scope)
+        scope["raw_path"] = self.raw_path
         return 0
 
     cdef int put_root(self, dict scope) except -1:
@@ -161,7 +166,7 @@ cdef class ScopeMaker:
         if path.startswith(self.root) and (len(path) == n or path[n] == "/"):
             return 0
         scope["path"] = self.root + path
-        scope["raw_path"] = self.raw_root + <bytes>scope["raw_path"]
+        self.raw_path = self.raw_root + self.raw_path
         return 0
 
     cdef list fields(self, Exchange exchange):

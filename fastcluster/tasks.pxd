@@ -13,6 +13,8 @@ cdef class TaskRunner(Handler):
     cdef readonly dict state         # what lifespan startup left, None: there is none
     cdef readonly set tasks          # those that run, strong references
     cdef object context              # contextvars.Context that every task gets a copy of
+    cdef dict options                # of Task(), but for the context
+    cdef dict eager_options
     cdef object make_future
     cdef object call_soon
     cdef object task_factory         # loop.create_task where the loop has a factory, else None
@@ -38,6 +40,30 @@ cdef class TaskRunner(Handler):
     # True, let_go() comes after, sends, and has the connection go on a little later.
     cdef bint hold_back(self, Connection connection) except -1
     cdef int let_go(self, Connection connection) except -1
+
+
+cdef class Call(Consumer):
+    """One call of an application that goes on in a task: start_task(Steps.of(call))."""
+
+    # Calls the application; what it returns is awaited.
+    cdef object launch(self)
+    # It was awaited to its end.
+    cdef int returned(self) except -1
+    # The application, or launch(), let an exception out, which goes no further.
+    cdef int raised(self, object error) except -1
+    # The last that the task does.
+    cdef int leave(self) except -1
+
+
+# The coroutine that a task runs for a Call.
+cdef class Steps:
+    cdef Call call
+    cdef object coro             # the application's; None before it is called
+
+    @staticmethod
+    cdef Steps of(Call call)
+
+    cdef int finish(self, object error) except -1
 
 
 # Awaitables, which are coroutines to asyncio (create_task, wait_for) as well.

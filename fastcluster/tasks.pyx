@@ -11,18 +11,22 @@ import contextvars
 import sys
 
 cimport cython
+from cpython.ref cimport Py_DECREF, PyObject
 
 from fastcluster.exchange cimport Connection, Consumer, Handler
 
 
 cdef extern from "Python.h":
+    ctypedef int PySendResult
+    PySendResult PYGEN_NEXT
+    PySendResult PyIter_Send(object coro, object value, PyObject **result) except <PySendResult>-1
+    object PyContext_Copy(object context)
+    object PyObject_Call(object called, tuple args, dict options)
+    bint PyCoro_CheckExact(object thing)
     void PyErr_SetObject(object kind, object value) noexcept
 
 cdef object Task = asyncio.Task
 cdef bint KNOWS_EAGER = sys.version_info >= (3, 12)
-# Later versions number their tasks only when somebody asks for the name; 3.11
-# takes a fifth of a microsecond to write it.
-cdef str TASK_NAME = None if KNOWS_EAGER else "request"
 
 
 cdef class TaskRunner(Handler):
@@ -48,6 +52,12 @@ cdef class TaskRunner(Handler):
         self.context = contextvars.copy_context()
         self.make_future = loop.create_future
         self.call_soon = loop.call_soon
+        self.options = {"loop": loop, "context": None}
+        self.eager_options = {"loop": loop, "context": None, "eager_start": True}
+        if not KNOWS_EAGER:
+            # Later versions number their tasks only when somebody asks for the name; 3.11
+            # takes a fifth of a microsecond to write it.
+            self.options["name"] = "request"
         # A factory is the application's own wish.
         self.task_factory = loop.create_task if loop.get_task_factory() is not None else None
         self.eager = KNOWS_EAGER and self.task_factory is None
@@ -65,12 +75,17 @@ cdef class TaskRunner(Handler):
         return 0
 
     cdef object start_task(self, object coro, bint at_once):
-        cdef object context = self.context.copy()
+        cdef object context = PyContext_Copy(self.context)
+        cdef dict options
+        cdef object task
         if self.task_factory is not None:
             return self.task_factory(coro, context=context)
-        if at_once and self.eager:
-            return Task(coro, loop=self.loop, context=context, eager_start=True)
-        return Task(coro, loop=self.loop, context=context, name=TASK_NAME)
+        # One dict serves all calls: Task reads it before the coroutine's first step.
+        options = self.eager_options if at_once and self.eager else self.options
+        options["context"] = context
+        task = PyObject_Call(Task, (coro,), options)
+        options["context"] = None
+        return task
 
     cdef int remember(self, object task) except -1:
         self.tasks.add(task)
@@ -126,6 +141,123 @@ cdef class Advance:
 
     def __call__(self):
         self.connection.advance()
+
+
+# ---- what a task runs
+
+cdef class Call(Consumer):
+    cdef object launch(self):
+        raise NotImplementedError
+
+    cdef int returned(self) except -1:
+        return 0
+
+    cdef int raised(self, object error) except -1:
+        raise error
+
+    cdef int leave(self) except -1:
+        return 0
+
+
+# By hand, since a coroutine of Cython's makes an object for its variables and another
+# one to await the application's through.
+@cython.final
+@cython.freelist(64)
+cdef class Steps:
+    @staticmethod
+    cdef Steps of(Call call):
+        cdef Steps steps = Steps.__new__(Steps)
+        steps.call = call
+        return steps
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef PyObject *result = NULL
+        cdef object yielded
+        cdef PySendResult how
+        try:
+            if self.coro is None:
+                self.coro = coroutine_of(self.call.launch())
+            how = PyIter_Send(self.coro, None, &result)
+            yielded = <object>result
+            Py_DECREF(yielded)
+            if how == PYGEN_NEXT:
+                return yielded
+        except GeneratorExit:
+            # The loop is closed, and with it everything that could be answered.
+            raise
+        except BaseException as error:
+            self.finish(error)
+        else:
+            self.finish(None)
+        raise StopIteration
+
+    cdef int finish(self, object error) except -1:
+        if error is None:
+            self.call.returned()
+        else:
+            self.call.raised(error)
+        self.call.leave()
+        return 0
+
+    def send(self, value):
+        """Go on, as a coroutine does."""
+        return self.__next__()
+
+    def throw(self, kind, value=None, trace=None):
+        """Raise an exception where the application waits, as a coroutine does."""
+        if value is None:
+            value = kind() if isinstance(kind, type) else kind
+        if trace is not None:
+            value = value.with_traceback(trace)
+        try:
+            if self.coro is None:
+                raise value  # before the application was called
+            return self.coro.throw(value)
+        except StopIteration:
+            self.finish(None)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.finish(error)
+        raise StopIteration
+
+    def close(self):
+        """Have the application's coroutine closed."""
+        if self.coro is not None:
+            self.coro.close()
+
+    # What Task.get_stack() and repr() look for: of the application's coroutine.
+
+    @property
+    def __name__(self):
+        return getattr(self.coro, "__name__", "request")
+
+    @property
+    def cr_frame(self):
+        return getattr(self.coro, "cr_frame", None)
+
+    @property
+    def cr_code(self):
+        return getattr(self.coro, "cr_code", None)
+
+    @property
+    def cr_running(self):
+        return getattr(self.coro, "cr_running", False)
+
+
+cdef object coroutine_of(object awaitable):
+    return awaitable if PyCoro_CheckExact(awaitable) else awaited(awaitable)
+
+
+async def awaited(awaitable):
+    """Await what is no coroutine of Python's own: a generator's, Cython's, an object's."""
+    return await awaitable
 
 
 # ---- awaitables
@@ -190,6 +322,7 @@ DONE = Done.__new__(Done)
 
 # asyncio.create_task() and others want coroutines and would refuse what is merely awaitable.
 collections.abc.Coroutine.register(Awaitable)
+collections.abc.Coroutine.register(Steps)
 
 
 cdef class Waiters:
