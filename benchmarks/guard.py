@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
@@ -55,7 +56,7 @@ class Verdict:
 
 
 def key() -> str:
-    """Return what the figures depend on: Python and its compiler, ours, the architecture.
+    """Return what the figures depend on: Python, the compilers, the parser, the architecture.
 
     Raises CannotMeasure where fastcluster is not built for this Python.
     """
@@ -68,7 +69,8 @@ def key() -> str:
     ours = compilers(Path(str(connection.__file__)).read_bytes())
     return (
         f"{platform.python_implementation()} {platform.python_version()} "
-        f"({platform.python_compiler()}), fastcluster by {ours}, {platform.machine()}"
+        f"({platform.python_compiler()}), fastcluster by {ours} and Cython {version('Cython')}, "
+        f"httptools {version('httptools')}, {platform.machine()}"
     )
 
 

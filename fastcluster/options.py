@@ -145,7 +145,12 @@ def read_truth(text: str) -> bool:
 
 
 def read_workers(text: str) -> int:
-    return 0 if text.strip().lower() == "auto" else int(text)
+    if text.strip().lower() == "auto":
+        return 0
+    number = int(text)
+    if number == 0:
+        raise ValueError(text)  # 0 stands for auto in Config, and for nobody to people
+    return number
 
 
 def read_list(text: str) -> tuple[str, ...]:

@@ -306,6 +306,7 @@ def test_one_bad_address_closes_the_good_ones(
 
 MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("serve", "--workers", "many"), 2, "--workers wants a whole number from 1 to 1024, or auto"),
+    (("serve", "--workers", "0"), 2, "--workers wants a whole number from 1 to 1024, or auto"),
     (("serve", "--worker", "3"), 2, "No such option '--worker'"),
     (("serve", "--reload"), 2, "--reload is not there yet"),
     (("serve", "--bind"), 2, "Option '--bind' requires an argument"),
