@@ -387,7 +387,7 @@ def test_a_body_below_the_least_rate_is_refused() -> None:
 
 
 def test_every_limit_has_a_default() -> None:
-    """RELIABILITY names them; a limit that is off by default would be none."""
+    """A limit that is off by default would be none."""
     config = Config()
     assert config.limit_request_line_bytes == 8190
     assert config.limit_request_fields == 100

@@ -71,7 +71,7 @@ CASES = [
     case("a bare CR for the empty line", "9112 2.2", b"GET / HTTP/1.1\r\nHost: h\r\n\rX: a\r\n\r\n",
          refused(400)),
     case("only bare LF", "9112 2.2", b"GET / HTTP/1.1\nHost: h\n\n", refused(400)),
-    # ---- what follows a refusal is never a request (RELIABILITY rule 3)
+    # ---- what follows a refusal is never a request
     field("a good request after a bad one", "9112 2.2",
           b"X : a\r\n\r\nGET /b HTTP/1.1\r\nHost: h\r\n", refused(400)),
     field("a request in the value", "9112 11.1", b"X: a\r\rGET /b HTTP/1.1\r\nHost: h\r\n",

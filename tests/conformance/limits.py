@@ -1,4 +1,4 @@
-"""Sizes: what passes at the limit, and what is refused one byte above (RELIABILITY 1)."""
+"""Sizes: what passes at the limit, and what is refused one byte above."""
 
 from conformance import CONTINUE, Case, answer, case, native_only, ok, refused
 

@@ -1,4 +1,4 @@
-"""What applications get wrong, and how little of it reaches the wire (RELIABILITY rule 5)."""
+"""What applications get wrong, and how little of it reaches the wire."""
 
 from conformance import CLOSED, OPEN, RESET, Answer, Case, answer, case, cut, failed, native_only
 
