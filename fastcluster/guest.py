@@ -146,7 +146,9 @@ class Guest:
             if self._hastened.is_set():
                 until_s, kept_s = self._clock() + CLEANUP_S, CLEANUP_S
             await self._cancel(until_s - kept_s / 2)
-            await self._lifespan.shutdown(max(kept_s / 2, until_s - self._clock()))
+            # A little is left to say so if it hangs: then whoever gave us the time kills us.
+            left_s = until_s - kept_s / 2 - self._clock()
+            await self._lifespan.shutdown(max(kept_s / 2, left_s))
         except asyncio.CancelledError:
             await self._cancel(self._clock() + CLEANUP_S / 2)
             await self._lifespan.shutdown(CLEANUP_S / 2)

@@ -86,7 +86,7 @@ class Lifespan:
             )
         elif not self._task.done() and not self._stopped.done():
             self._log.error(
-                "the application's shutdown did not finish within %g s and is given up", timeout_s
+                "the application's shutdown did not finish within %.3g s and is given up", timeout_s
             )
         await self._end()
 

@@ -450,14 +450,16 @@ def begin(request: pytest.FixtureRequest) -> Iterator[Callable[..., Cluster]]:
         require_module("uvloop", package="uvloop")
     clusters: list[Cluster] = []
 
-    def start_cluster(*options: str, **env: str) -> Cluster:
+    def start_cluster(*options: str, app: str = "asgi_proc_app:app", **env: str) -> Cluster:
         options = (*options, "--bind", "127.0.0.1:0", "--loop", request.param)
-        clusters.append(Cluster(*options, app="asgi_proc_app:app", **env))
+        clusters.append(Cluster(*options, app=app, **env))
         return clusters[-1]
 
     yield start_cluster
     for cluster in clusters:
         cluster.end()
+        # The application is behind a strict checker, which writes to the log.
+        assert not cluster.said("ASGI checker: .*"), cluster.output
 
 
 def test_it_comes_up_serves_and_goes(begin: Callable[..., Cluster]) -> None:
@@ -592,6 +594,28 @@ def test_when_time_is_over_requests_are_cancelled_and_the_worker_leaves_by_itsel
         pass
     assert not received.endswith(b"0\r\n\r\n")
     client.close()
+
+
+HANGING = """
+import asyncio
+
+
+async def app(scope, receive, send):
+    while (await receive())["type"] != "lifespan.shutdown":
+        await send({"type": "lifespan.startup.complete"})
+    await asyncio.sleep(60)
+"""
+
+
+def test_a_shutdown_that_hangs_is_named(begin: Callable[..., Cluster], tmp_path: Path) -> None:
+    (tmp_path / "hanging.py").write_text(HANGING)
+    cluster = begin(
+        "--workers", "1", "--graceful-timeout", "1", "--app-dir", str(tmp_path), app="hanging:app"
+    )
+    cluster.ready(1)
+    cluster.signal(signal.SIGTERM)
+    assert cluster.exit_code() == 0
+    assert cluster.said("shutdown did not finish within 0.9 s and is given up")
 
 
 def test_an_application_that_calls_sys_exit_ends_no_worker(begin: Callable[..., Cluster]) -> None:

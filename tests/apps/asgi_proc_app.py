@@ -8,6 +8,11 @@ import asyncio
 import os
 import resource
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from asgi_checker import checked
 
 STARTUP = os.environ.get("ASGI_STARTUP", "")
 
@@ -16,6 +21,7 @@ def say(text):
     print(f"application: {text}", file=sys.stderr, flush=True)
 
 
+@checked
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         await lifespan(scope, receive, send)
