@@ -10,15 +10,10 @@ from fastcluster.tasks cimport Awaitable, Call, Waiters
 cdef class HttpCall(Call):
     """One call of an ASGI application for one HTTP request; its receive and send."""
 
-    cdef AsgiRunner runner
-    cdef Service service
-    cdef Exchange exchange       # None once the response is whole, or the client lost
-    cdef object task             # asyncio.Task, None before it first waits and when it is over
     cdef dict scope              # what the application is called with, before it is
     cdef str method              # for the log
     cdef bytes raw_path
     cdef bytes query             # None: there is none
-    cdef bint over               # the application has returned
 
     # The request's body: what has come and was not received yet.
     cdef bytes first
@@ -30,13 +25,11 @@ cdef class HttpCall(Call):
     cdef bint gone               # the client sends nothing any more
     cdef bint lost_client        # ... and takes nothing either
     cdef bint dismissed          # we have cancelled the task
-    cdef Waiters readers         # receive()s that wait
-    cdef Waiters writers         # send()s that wait
 
     # The response.
     cdef uint8_t phase           # see asgi_call.pyx
     cdef bint began              # the first part of the body was given to the kernel
-    cdef bint flushes            # asyncio will call flush()
+    cdef bint flush_due          # ... by runner.flush_soon()
     cdef bint has_trailers       # the application said that it will send some
     cdef bint wants_trailers     # the client takes them (TE: trailers)
     cdef int status
@@ -56,8 +49,7 @@ cdef class HttpCall(Call):
     cdef int expect_body(self, str kind) except -1
     cdef object body(self, object message)
     cdef object sent(self, bint more)
-    cdef int flush_soon(self) except -1
-    cdef int flush(self) except -1
+    cdef int flush_later(self) except -1
     cdef object trailers(self, object message)
     cdef object early_hint(self, object message)
     cdef object debug(self, object message)

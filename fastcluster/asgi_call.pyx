@@ -54,7 +54,6 @@ cdef int begin_http(Exchange exchange, AsgiRunner runner) except -1:
 cdef class HttpCall(Call):
     cdef int begin(self, Exchange exchange) except -1:
         cdef AsgiRunner runner = self.runner
-        cdef object task
         self.scope = runner.http_scope(exchange)
         self.exchange = exchange
         self.service = exchange.connection.service
@@ -66,11 +65,7 @@ cdef class HttpCall(Call):
         exchange.collect(self)
         # A task for a request with a body starts a little later: then the body,
         # which mostly comes along, is there before it is asked for.
-        task = runner.start_task(Steps.of(self), self.ended)
-        if not self.over:
-            self.task = task
-            runner.remember(task)
-        return 0
+        return self.begin_task(self.ended)
 
     cdef object launch(self):
         cdef dict scope = self.scope
@@ -82,13 +77,6 @@ cdef class HttpCall(Call):
 
     cdef int raised(self, object error) except -1:
         return self.fail(error)
-
-    cdef int leave(self) except -1:
-        self.over = True
-        if self.task is not None:
-            self.runner.forget(self.task)
-            self.task = None
-        return 0
 
     cdef str line(self):
         cdef bytes target = self.raw_path
@@ -112,8 +100,7 @@ cdef class HttpCall(Call):
         self.held += len
         if self.readers is not None:
             self.awaited = True
-            self.readers.wake()
-            self.readers = None
+            self.wake_readers()
         # What is about to be received need not stop the client.
         if self.held >= self.service.limits.high_water * (HIGH_WATERS if self.awaited else 1):
             self.exchange.pause()
@@ -121,10 +108,7 @@ cdef class HttpCall(Call):
 
     cdef int end(self) except -1:
         self.ended = True
-        if self.readers is not None:
-            self.readers.wake()
-            self.readers = None
-        return 0
+        return self.wake_readers()
 
     cdef int half_closed(self) except -1:
         self.gone = True
@@ -143,18 +127,10 @@ cdef class HttpCall(Call):
 
     cdef int dismiss(self) except -1:
         """The client is gone: tell the application."""
-        if self.readers is not None:
-            self.readers.wake()
-            self.readers = None
+        self.wake_readers()
         if self.task is not None and self.runner.config.cancel_on_disconnect:
             self.dismissed = True
-            self.runner.cancel(self.task)
-        return 0
-
-    cdef int writable(self) except -1:
-        if self.writers is not None:
-            self.writers.wake()
-            self.writers = None
+            self.task.cancel()
         return 0
 
     # ---- receive
@@ -312,7 +288,7 @@ cdef class HttpCall(Call):
             self.phase = TRAILERS
         if self.began and exchange.queued() < self.service.limits.high_water:
             # More may follow before the application waits: one system call for all of it.
-            self.flush_soon()
+            self.flush_later()
         else:
             # The first part waits for nothing, not even for a task that computes next.
             self.began = True
@@ -320,23 +296,22 @@ cdef class HttpCall(Call):
                 fc_loop_refresh(&self.service.loop)
             exchange.flush()
         if not connection.full:
-            if self.writers is not None:
-                self.writable()
+            self.writable()
             return DONE
         sending = Sending.__new__(Sending)
         sending.call = self
         return sending
 
-    cdef int flush_soon(self) except -1:
+    cdef int flush_later(self) except -1:
         """Have what is queued sent when the task waits; a turn that is on does it by itself."""
-        if not self.exchange.connection.corked and not self.flushes:
-            self.flushes = True
-            self.runner.call_soon(Flush.of(self))
+        if not self.exchange.connection.corked and not self.flush_due:
+            self.flush_due = True
+            return self.runner.flush_soon(self)
         return 0
 
-    cdef int flush(self) except -1:
-        self.flushes = False
-        # A producer that was stopped is told by on_writable() alone that it may go on.
+    cdef int resume(self) except -1:
+        self.flush_due = False
+        # A producer that was stopped is told by writable() alone that it may go on.
         if self.exchange is not None and not self.exchange.connection.full:
             fc_loop_refresh(&self.service.loop)
             self.exchange.flush()
@@ -445,9 +420,7 @@ cdef class HttpCall(Call):
         self.fields = None
         self.first = None
         self.others = None
-        if self.readers is not None:
-            self.readers.wake()
-            self.readers = None
+        self.wake_readers()
         if not connection.corked:
             fc_loop_refresh(&self.service.loop)
         held_back = self.runner.hold_back(connection)
@@ -496,9 +469,7 @@ cdef class Receiving(Awaitable):
         return self.call.next_message()
 
     cdef object wait(self):
-        if self.call.readers is None:
-            self.call.readers = Waiters.__new__(Waiters)
-        return self.call.readers.add(self.call.runner)
+        return self.call.wait_to_read()
 
 
 @cython.final
@@ -516,25 +487,7 @@ cdef class Sending(Awaitable):
         return NotImplemented
 
     cdef object wait(self):
-        if self.call.writers is None:
-            self.call.writers = Waiters.__new__(Waiters)
-        return self.call.writers.add(self.call.runner)
-
-
-@cython.final
-cdef class Flush:
-    """A call of a call's flush() that asyncio makes."""
-
-    cdef HttpCall call
-
-    @staticmethod
-    cdef Flush of(HttpCall call):
-        cdef Flush flush = Flush.__new__(Flush)
-        flush.call = call
-        return flush
-
-    def __call__(self):
-        self.call.flush()
+        return self.call.wait_to_write()
 
 
 @cython.final

@@ -285,8 +285,9 @@ cdef int failed(Exchange exchange, Service service, str line, object error) exce
 cdef object trace_of(object error):
     """The traceback without our own frames, which say nothing to the handler's author."""
     trace = error.__traceback__
+    cdef tuple ours = ("native.pyx", "native_async.pyx", "tasks.pyx")
     while trace is not None and trace.tb_next is not None and \
-            trace.tb_frame.f_code.co_filename.endswith(("native.pyx", "native_async.pyx")):
+            trace.tb_frame.f_code.co_filename.endswith(ours):
         trace = trace.tb_next
     return trace
 

@@ -2,11 +2,11 @@
 
 from libc.stdint cimport uint32_t
 
-from fastcluster.exchange cimport Consumer, Exchange, Service
+from fastcluster.exchange cimport Exchange
 from fastcluster.native cimport Stream
 from fastcluster.request cimport Request
 from fastcluster.response cimport Response
-from fastcluster.tasks cimport TaskRunner, Waiters
+from fastcluster.tasks cimport Call, TaskRunner
 
 
 cdef class AsyncNativeHandler(TaskRunner):
@@ -15,28 +15,21 @@ cdef class AsyncNativeHandler(TaskRunner):
     cdef bint gives_response         # the handler takes (request, response)
 
 
-cdef class NativeCall(Consumer):
+cdef class NativeCall(Call):
     """One call of an async handler, and what it hears from its connection."""
 
-    cdef AsyncNativeHandler handler
-    cdef Service service
-    cdef Exchange exchange           # None once the response is whole, or the client lost
-    cdef object task                 # None before it first waits and when it is over
+    cdef AsyncRequest request        # what the handler is called with, until it is over
+    cdef AsyncResponse response
     cdef str line                    # of the request, for the log
-    cdef bint over                   # the handler has returned, and its body is sent
     cdef bint lost_client
     cdef bint dismissed              # we have cancelled the task
     cdef bint streaming              # ... which only sends an iterator's blocks now
     cdef list chunks                 # of the request's body, not read yet
     cdef size_t held                 # bytes of them
     cdef bint ended                  # the rest of the body is in there, verified
-    cdef Waiters readers
-    cdef Waiters writers
 
     cdef int begin(self, Exchange exchange) except -1
-    cdef int leave(self) except -1
     cdef int dismiss(self) except -1
-    cdef int wake_readers(self) except -1
     cdef int fail(self, object error) except -1
     cdef int refresh(self) except -1
     cdef int finish(self) except -1

@@ -14,12 +14,12 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 
 from fastcluster.csrc cimport fc_loop_refresh, fc_span
-from fastcluster.exchange cimport Connection, Consumer, Exchange
+from fastcluster.exchange cimport Connection, Exchange
 from fastcluster.native cimport Stream, answer, failed, may_be_answered_with, with_fields_of
 from fastcluster.request cimport Request
 from fastcluster.response cimport Response, begin_head, body_span, chunk_error, pairs_of
 from fastcluster.spool cimport new_spool
-from fastcluster.tasks cimport DONE, Awaitable, TaskRunner, Waiters
+from fastcluster.tasks cimport DONE, Awaitable, Call, TaskRunner
 
 from fastcluster import fields
 from fastcluster.native import required_arguments
@@ -51,18 +51,17 @@ cdef class AsyncNativeHandler(TaskRunner):
 
     cdef int begin(self, Exchange exchange) except -1:
         cdef NativeCall call = NativeCall.__new__(NativeCall)
-        call.handler = self
+        call.runner = self
         return call.begin(exchange)
 
 
 # ---- one call
 
 @cython.final
-cdef class NativeCall(Consumer):
+cdef class NativeCall(Call):
     cdef int begin(self, Exchange exchange) except -1:
         cdef AsyncRequest request = AsyncRequest.__new__(AsyncRequest)
-        cdef AsyncResponse response = None
-        cdef object task
+        cdef AsyncResponse response
         request.exchange = exchange
         request.head = exchange.request
         request.framing = &exchange.framing
@@ -70,47 +69,38 @@ cdef class NativeCall(Consumer):
         self.exchange = exchange
         self.service = exchange.connection.service
         self.ended = not exchange.body_is_pending()
-        if self.handler.gives_response:
+        if (<AsyncNativeHandler>self.runner).gives_response:
             response = AsyncResponse.__new__(AsyncResponse)
             response.exchange = exchange
             response.status = 200
             response.is_bound = True
             response.call = self
+            self.response = response
+            response = None
+        self.request = request
         exchange.collect(self)
         # A task for a request with a body starts a little later: then the body,
         # which mostly comes along, is there before it is asked for.
-        task = self.handler.start_task(self.run(request, response), self.ended)
-        if not self.over:
-            self.task = task
-            self.handler.remember(task)
-        task = None
+        self.begin_task(self.ended)
         # The head is the exchange's until this returns.
         if not self.over or Py_REFCNT(request) > 1:
             request.detach()
         return 0
 
-    async def run(self, request, response):
-        """Be what the task runs."""
-        try:
-            if response is None:
-                await self.call(request)
-            else:
-                await self.call_with_response(request, response)
-        except GeneratorExit:
-            # The loop is closed, and with it everything that could be answered.
-            raise
-        except BaseException as error:
-            (<AsyncRequest>request).detach()  # the traceback's frames hold it
-            if self.line is None:
-                self.line = (<AsyncRequest>request).line()
-            self.fail(error)
-        if response is not None:
-            (<AsyncResponse>response).part()
-        self.leave()
+    cdef object launch(self):
+        if self.response is None:
+            return self.call(self.request)
+        return self.call_with_response(self.request, self.response)
+
+    cdef int raised(self, object error) except -1:
+        self.request.detach()  # the traceback's frames hold it
+        if self.line is None:
+            self.line = self.request.line()
+        return self.fail(error)
 
     async def call(self, request):
         """Call the handler, and send what it returns."""
-        result = self.handler.app(request)
+        result = self.runner.app(request)
         if inspect.isawaitable(result):
             result = await result
         await self.send_result(request, result)
@@ -173,7 +163,7 @@ cdef class NativeCall(Consumer):
     async def call_with_response(self, request, response):
         """Call the handler, which answers itself."""
         cdef AsyncResponse answered = response
-        result = self.handler.app(request, response)
+        result = self.runner.app(request, response)
         if inspect.isawaitable(result):
             result = await result
         if answered.ended or self.exchange is None:
@@ -197,7 +187,7 @@ cdef class NativeCall(Consumer):
         if exchange is None:
             raise BrokenPipeError("the client is gone")
         self.refresh()
-        held_back = self.handler.hold_back(exchange.connection)
+        held_back = self.runner.hold_back(exchange.connection)
         connection = exchange.connection
         try:
             stream = answer(exchange, request, result)
@@ -207,21 +197,21 @@ cdef class NativeCall(Consumer):
                 self.line = stream.line
         finally:
             if held_back:
-                self.handler.let_go(connection)
+                self.runner.let_go(connection)
         return stream
 
     cdef int finish(self) except -1:
         """The response is whole; the connection goes on with its next request."""
         cdef Exchange exchange = self.exchange
         cdef Connection connection = exchange.connection
-        cdef bint held_back = self.handler.hold_back(connection)
+        cdef bint held_back = self.runner.hold_back(connection)
         self.exchange = None
         self.refresh_of(connection)
         try:
             exchange.finish()
         finally:
             if held_back:
-                self.handler.let_go(connection)
+                self.runner.let_go(connection)
         return 0
 
     def refresh_of(self, Connection connection):
@@ -238,7 +228,7 @@ cdef class NativeCall(Consumer):
         cdef Connection connection
         cdef bint held_back
         cdef bint cancelled = isinstance(error, CancelledError) and (
-            self.dismissed or self.handler.draining)
+            self.dismissed or self.runner.draining)
         if cancelled and exchange is not None and not self.dismissed:
             self.service.log.warning("%s: cancelled", self.line)
         if exchange is None:
@@ -252,7 +242,7 @@ cdef class NativeCall(Consumer):
         connection = exchange.connection
         self.refresh()
         self.exchange = None
-        held_back = self.handler.hold_back(connection)
+        held_back = self.runner.hold_back(connection)
         try:
             if cancelled:
                 exchange.fail(500)
@@ -260,18 +250,18 @@ cdef class NativeCall(Consumer):
                 failed(exchange, self.service, self.line, error)
         finally:
             if held_back:
-                self.handler.let_go(connection)
+                self.runner.let_go(connection)
         return 0
 
     cdef int leave(self) except -1:
-        self.over = True
+        if self.response is not None:
+            self.response.part()
+        self.request = None
+        self.response = None
         self.exchange = None
         self.chunks = None
         self.wake_readers()
-        if self.task is not None:
-            self.handler.forget(self.task)
-            self.task = None
-        return 0
+        return Call.leave(self)
 
     # ---- what the connection says
 
@@ -296,7 +286,7 @@ cdef class NativeCall(Consumer):
         # An iterator's generator could wait for ever for what nobody reads; other
         # clients that closed their side only still get their answer.
         if self.task is not None and (
-                self.streaming or self.handler.config.cancel_on_disconnect):
+                self.streaming or self.runner.config.cancel_on_disconnect):
             return self.dismiss()
         return 0
 
@@ -310,25 +300,13 @@ cdef class NativeCall(Consumer):
         self.wake_readers()
         self.writable()
         if self.task is not None and (
-                self.streaming or self.handler.config.cancel_on_disconnect):
+                self.streaming or self.runner.config.cancel_on_disconnect):
             self.dismiss()
         return 0
 
     cdef int dismiss(self) except -1:
         self.dismissed = True
-        self.handler.cancel(self.task)
-        return 0
-
-    cdef int wake_readers(self) except -1:
-        if self.readers is not None:
-            self.readers.wake()
-            self.readers = None
-        return 0
-
-    cdef int writable(self) except -1:
-        if self.writers is not None:
-            self.writers.wake()
-            self.writers = None
+        self.task.cancel()
         return 0
 
     # ---- what handlers await
@@ -375,9 +353,7 @@ cdef class Chunk(Awaitable):
         return self.call.chunk()
 
     cdef object wait(self):
-        if self.call.readers is None:
-            self.call.readers = Waiters.__new__(Waiters)
-        return self.call.readers.add(self.call.handler)
+        return self.call.wait_to_read()
 
 
 cdef Chunk next_chunk(NativeCall call):
@@ -400,9 +376,7 @@ cdef class Room(Awaitable):
         return NotImplemented
 
     cdef object wait(self):
-        if self.call.writers is None:
-            self.call.writers = Waiters.__new__(Waiters)
-        return self.call.writers.add(self.call.handler)
+        return self.call.wait_to_write()
 
 
 @cython.final
@@ -444,7 +418,7 @@ cdef class AsyncRequest(Request):
 
     cdef int store(self, bytes chunk) except -1:
         """Keep a chunk for those who want the whole: in memory, then on disk."""
-        cdef size_t memory_bytes = self.call.handler.config.body_memory_bytes
+        cdef size_t memory_bytes = self.call.runner.config.body_memory_bytes
         if self.spool is None and self.whole is None and \
                 <size_t>len(chunk) <= memory_bytes:
             self.whole = chunk

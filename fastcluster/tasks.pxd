@@ -1,7 +1,7 @@
 # tasks.pxd: what adapters of asynchronous applications (asgi, websocket, native_async)
 # have in common: the asyncio loop they run in, its tasks, and what is awaited there.
 
-from fastcluster.exchange cimport Connection, Consumer, Handler
+from fastcluster.exchange cimport Connection, Consumer, Exchange, Handler, Service
 
 
 cdef class TaskRunner(Handler):
@@ -29,8 +29,6 @@ cdef class TaskRunner(Handler):
     # Holds a running task, so that it is not collected and a drain waits for it.
     cdef int remember(self, object task) except -1
     cdef int forget(self, object task) except -1
-    # Cancels a task, once it has begun.
-    cdef int cancel(self, object task) except -1
     # Has consumer.resume() called after the tasks that are due now: one callback of
     # the loop for all consumers.
     cdef int flush_soon(self, Consumer consumer) except -1
@@ -42,9 +40,35 @@ cdef class TaskRunner(Handler):
     cdef int let_go(self, Connection connection) except -1
 
 
-cdef class Call(Consumer):
-    """One call of an application that goes on in a task: start_task(Steps.of(call))."""
+# Futures of those that wait for one thing.  Each has its own, since a task that is
+# cancelled cancels what it waits for.
+cdef class Waiters:
+    cdef object first
+    cdef list others
 
+    cdef object add(self, TaskRunner runner)
+    cdef int wake(self) except -1
+
+
+cdef class Call(Consumer):
+    """One call of an application that goes on in a task."""
+
+    cdef TaskRunner runner
+    cdef Service service
+    cdef Exchange exchange       # None once it is over, or the client lost
+    cdef object task             # asyncio.Task, None before it first waits and when it is over
+    cdef bint over               # the application has returned
+    cdef Waiters readers         # those that wait for more from the client, or None
+    cdef Waiters writers         # those that wait until the client has taken more, or None
+
+    # Has a task launch() the application; see start_task().
+    cdef int begin_task(self, bint at_once) except -1
+    # Futures for a wait(), and who ends them; writable() wakes the writers.
+    cdef object wait_to_read(self)
+    cdef object wait_to_write(self)
+    cdef int wake_readers(self) except -1
+
+    # ---- for the subclass to say
     # Calls the application; what it returns is awaited.
     cdef object launch(self)
     # It was awaited to its end.
@@ -81,13 +105,3 @@ cdef class Awaitable:
 
 # What has happened already: awaiting it costs nothing and gives None.
 cdef object DONE
-
-
-# Futures of those that wait for one thing.  Each has its own, since a task that is
-# cancelled cancels what it waits for.
-cdef class Waiters:
-    cdef object first
-    cdef list others
-
-    cdef object add(self, TaskRunner runner)
-    cdef int wake(self) except -1

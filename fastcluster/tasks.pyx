@@ -13,7 +13,7 @@ import sys
 cimport cython
 from cpython.ref cimport Py_DECREF, PyObject
 
-from fastcluster.exchange cimport Connection, Consumer, Handler
+from fastcluster.exchange cimport Connection, Consumer, Exchange, Handler, Service
 
 
 cdef extern from "Python.h":
@@ -26,6 +26,7 @@ cdef extern from "Python.h":
     void PyErr_SetObject(object kind, object value) noexcept
 
 cdef object Task = asyncio.Task
+cdef object Coroutine = collections.abc.Coroutine
 cdef bint KNOWS_EAGER = sys.version_info >= (3, 12)
 
 
@@ -65,14 +66,8 @@ cdef class TaskRunner(Handler):
     def cancel_all(self):
         """Cancel every task, since the time to finish is over."""
         self.draining = True
-        for task in self.tasks:
-            self.cancel(task)
-
-    cdef int cancel(self, object task) except -1:
-        # A coroutine that has not begun when it is cancelled is never entered, and
-        # nobody would answer its request.  Its first step is due before this call.
-        self.call_soon(task.cancel)
-        return 0
+        for task in list(self.tasks):
+            task.cancel()
 
     cdef object start_task(self, object coro, bint at_once):
         cdef object context = PyContext_Copy(self.context)
@@ -146,6 +141,35 @@ cdef class Advance:
 # ---- what a task runs
 
 cdef class Call(Consumer):
+    cdef int begin_task(self, bint at_once) except -1:
+        cdef object task = self.runner.start_task(Steps.of(self), at_once)
+        if not self.over:
+            self.task = task
+            self.runner.remember(task)
+        return 0
+
+    cdef object wait_to_read(self):
+        if self.readers is None:
+            self.readers = Waiters.__new__(Waiters)
+        return self.readers.add(self.runner)
+
+    cdef object wait_to_write(self):
+        if self.writers is None:
+            self.writers = Waiters.__new__(Waiters)
+        return self.writers.add(self.runner)
+
+    cdef int wake_readers(self) except -1:
+        if self.readers is not None:
+            self.readers.wake()
+            self.readers = None
+        return 0
+
+    cdef int writable(self) except -1:
+        if self.writers is not None:
+            self.writers.wake()
+            self.writers = None
+        return 0
+
     cdef object launch(self):
         raise NotImplementedError
 
@@ -156,6 +180,10 @@ cdef class Call(Consumer):
         raise error
 
     cdef int leave(self) except -1:
+        self.over = True
+        if self.task is not None:
+            self.runner.forget(self.task)
+            self.task = None
         return 0
 
 
@@ -252,11 +280,13 @@ cdef class Steps:
 
 
 cdef object coroutine_of(object awaitable):
-    return awaitable if PyCoro_CheckExact(awaitable) else awaited(awaitable)
+    if PyCoro_CheckExact(awaitable) or isinstance(awaitable, Coroutine):
+        return awaitable
+    return awaited(awaitable)
 
 
 async def awaited(awaitable):
-    """Await what is no coroutine of Python's own: a generator's, Cython's, an object's."""
+    """Await what is no coroutine: a generator's, an object's."""
     return await awaitable
 
 

@@ -2,7 +2,6 @@
 
 from fastcluster.asgi_runner cimport AsgiRunner
 from fastcluster.exchange cimport Exchange
-from fastcluster.tasks cimport Waiters
 from fastcluster.websocket_handshake cimport Handshake
 from fastcluster.websocket_link cimport Link
 
@@ -10,24 +9,21 @@ from fastcluster.websocket_link cimport Link
 cdef class WebSocket(Link):
     """One WebSocket and the application that it belongs to; its receive and send."""
 
-    cdef object task             # asyncio.Task, None before it first waits and when it is over
+    cdef dict scope              # what the application is called with, before it is
     cdef bytes raw_path          # for the log
     cdef Handshake handshake     # None once it is answered
     cdef object denial           # (status, fields) of a denial whose head is not sent
     cdef bint connect_given      # websocket.connect was received
     cdef bint app_closed         # the application has closed or denied
-    cdef bint over               # ... or has returned
 
     # Messages that were not received yet.
     cdef object first
     cdef object others           # deque
     cdef Py_ssize_t n_messages, most_messages
     cdef size_t held             # their bytes
-    cdef Waiters readers         # receive()s that wait, or None
 
     cdef int begin(self, Exchange exchange) except -1
     cdef int app_is_over(self, object error) except -1
-    cdef int leave(self) except -1
 
     cdef object next_message(self)
     cdef object pop(self)

@@ -16,7 +16,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from fastcluster.asgi_runner cimport AsgiRunner
 from fastcluster.csrc cimport FC_WS_BINARY, FC_WS_TEXT, fc_loop_refresh, fc_ws_may_send_code
 from fastcluster.exchange cimport Connection, Exchange, span_of
-from fastcluster.tasks cimport DONE, Awaitable, Waiters
+from fastcluster.tasks cimport DONE, Awaitable
 from fastcluster.websocket_handshake cimport Handshake, put_fields, read_handshake
 from fastcluster.websocket_link cimport (
     CLOSED, CLOSING, CONNECTING, DENYING, OPEN, Link, drain_code,
@@ -48,7 +48,6 @@ cdef class WebSocket(Link):
     cdef int begin(self, Exchange exchange) except -1:
         cdef AsgiRunner runner = self.runner
         cdef dict scope = runner.websocket_scope(exchange)
-        cdef object task
         self.handshake = read_handshake(
             exchange, scope["headers"], runner.config.ws_per_message_deflate)
         if self.handshake is None:
@@ -61,33 +60,24 @@ cdef class WebSocket(Link):
         self.code = 1006
         self.reason = ""
         exchange.collect(self)
-        task = runner.start_task(self.run(scope), True)
-        if not self.over:
-            self.task = task
-            runner.remember(task)
-        return 0
+        self.scope = scope
+        return self.begin_task(True)
 
-    async def run(self, scope):
-        """Be what the task runs."""
-        try:
-            await self.runner.app(scope, self.receive, self.send)
-        except GeneratorExit:
-            # The loop is closed, and with it everything that could be sent.
-            raise
-        except BaseException as error:
-            self.app_is_over(error)
-        else:
-            self.app_is_over(None)
-        self.leave()
+    cdef object launch(self):
+        cdef dict scope = self.scope
+        self.scope = None
+        return self.runner.app(scope, self.receive, self.send)
+
+    cdef int returned(self) except -1:
+        return self.app_is_over(None)
+
+    cdef int raised(self, object error) except -1:
+        return self.app_is_over(error)
 
     cdef int leave(self) except -1:
-        self.over = True
         self.first = self.others = None
         self.n_messages = self.held = 0
-        if self.task is not None:
-            self.runner.forget(self.task)
-            self.task = None
-        return 0
+        return Link.leave(self)
 
     cdef str line(self):
         return f"WebSocket {self.raw_path.decode('latin-1')}"
@@ -130,9 +120,7 @@ cdef class WebSocket(Link):
     cdef int closed(self) except -1:
         self.handshake = None
         self.denial = None
-        if self.readers is not None:
-            self.readers.wake()
-        return 0
+        return self.wake_readers()
 
     cdef int deliver(self, object message) except -1:
         if self.over:
@@ -145,9 +133,7 @@ cdef class WebSocket(Link):
             self.others.append(message)
         self.n_messages += 1
         self.held += bytes_of(message)
-        if self.readers is not None:
-            self.readers.wake()
-        return 0
+        return self.wake_readers()
 
     cdef int half_closed(self) except -1:
         # The connection is in the midst of its own affairs.
@@ -373,9 +359,7 @@ cdef class Receiving(Awaitable):
         return self.websocket.next_message()
 
     cdef object wait(self):
-        if self.websocket.readers is None:
-            self.websocket.readers = Waiters.__new__(Waiters)
-        return self.websocket.readers.add(self.websocket.runner)
+        return self.websocket.wait_to_read()
 
 
 @cython.final
@@ -391,9 +375,7 @@ cdef class Sending(Awaitable):
         return NotImplemented if exchange.connection.full else None
 
     cdef object wait(self):
-        if self.websocket.writers is None:
-            self.websocket.writers = Waiters.__new__(Waiters)
-        return self.websocket.writers.add(self.websocket.runner)
+        return self.websocket.wait_to_write()
 
 
 cdef bint is_of_lost_client(object error):

@@ -2,11 +2,10 @@
 
 from libc.stdint cimport uint8_t
 
-from fastcluster.asgi_runner cimport AsgiRunner
 from fastcluster.csrc cimport fc_buf
 from fastcluster.deflate cimport Deflate
-from fastcluster.exchange cimport Consumer, Exchange, Service
-from fastcluster.tasks cimport Waiters
+from fastcluster.exchange cimport Service
+from fastcluster.tasks cimport Call
 from fastcluster.websocket_frames cimport Reader
 
 
@@ -18,12 +17,9 @@ cdef enum:
     CLOSED       # over; what came before may still be unread
 
 
-cdef class Link(Consumer):
+cdef class Link(Call):
     """The protocol's side of a WebSocket; websocket.WebSocket is the whole."""
 
-    cdef AsgiRunner runner
-    cdef Service service
-    cdef Exchange exchange       # None once it is over, or the client lost
     cdef uint8_t state
     cdef int code                # CLOSING, CLOSED: why
     cdef str reason
@@ -35,7 +31,6 @@ cdef class Link(Consumer):
     cdef size_t rest_at          # how many of them were understood since
 
     # To the client.
-    cdef Waiters writers         # those that wait for room, or None
     cdef bytes pong              # what is answered when there is room
     cdef bint flush_due          # ... by runner.flush_soon()
 

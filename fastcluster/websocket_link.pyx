@@ -12,7 +12,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 
 from fastcluster.csrc cimport *
 from fastcluster.deflate cimport Deflate
-from fastcluster.exchange cimport Connection, Consumer, Exchange, Service
+from fastcluster.exchange cimport Connection, Exchange, Service
+from fastcluster.tasks cimport Call
 from fastcluster.websocket_frames cimport (
     FRAMES_BAD, FRAMES_MORE, Reader, close_payload, read_close,
 )
@@ -34,7 +35,7 @@ cdef int drain_code(Service service) noexcept:
     return 1001 if service.is_last else 1012
 
 
-cdef class Link(Consumer):
+cdef class Link(Call):
     def __dealloc__(self):
         fc_buf_free(&self.rest)
 
@@ -97,9 +98,7 @@ cdef class Link(Consumer):
         self.exchange = None
         if self.state == OPEN and self.rest.len != 0:
             # What had come before is still received.
-            if self.writers is not None:
-                self.writers.wake()
-            return 0
+            return Call.writable(self)
         return self.finish(1006, "")
 
     cdef int writable(self) except -1:
@@ -107,9 +106,7 @@ cdef class Link(Consumer):
         if pong is not None:
             self.pong = None
             self.put_control(FC_WS_PONG, pong)
-        if self.writers is not None:
-            self.writers.wake()
-        return 0
+        return Call.writable(self)
 
     cdef int draining(self) except -1:
         return self.schedule_leave() if self.state == OPEN else 0
@@ -288,8 +285,7 @@ cdef class Link(Consumer):
         self.pong = None
         self.cancel_timers()
         self.closed()
-        if self.writers is not None:
-            self.writers.wake()
+        Call.writable(self)
         if exchange is None or exchange.connection is None:
             return 0
         if not exchange.connection.corked:
