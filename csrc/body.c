@@ -32,12 +32,6 @@ void fc_body_start(fc_body *body, const fc_framing *framing) {
   }
 }
 
-static int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  c = (char)(c | 0x20);
-  return (c >= 'a' && c <= 'f') ? c - 'a' + 10 : -1;
-}
-
 /* Bytes of a field name (RFC 9110 section 5.6.2). */
 static int is_token_byte(char c) {
   unsigned char u = (unsigned char)c;
@@ -72,7 +66,7 @@ static int take_digit(fc_body *body, int digit) {
 }
 
 static int size_byte(fc_body *body, char c) {
-  int digit = hex_digit(c);
+  int digit = fc_hex_digit(c);
   if (digit >= 0) return take_digit(body, digit);
   if (body->digits == 0) return FC_BODY_BAD;
   if (c == '\r') {

@@ -36,6 +36,24 @@ static int same_word(const char *bytes, size_t len, const char *word, size_t wor
   return 1;
 }
 
+uint32_t fc_request_unquote(const char *ptr, uint32_t len, char *out) {
+  uint32_t n = 0;
+  for (uint32_t i = 0; i < len;) {
+    int high = -1, low = -1;
+    if (ptr[i] == '%' && len - i > 2) {
+      high = fc_hex_digit(ptr[i + 1]);
+      low = fc_hex_digit(ptr[i + 2]);
+    }
+    if (high < 0 || low < 0) {
+      out[n++] = ptr[i++];
+    } else {
+      out[n++] = (char)(high << 4 | low);
+      i += 3;
+    }
+  }
+  return n;
+}
+
 const fc_field *fc_request_find(const fc_request *request, const char *name, size_t name_len) {
   for (uint32_t i = 0; i < request->n_fields; i++) {
     const fc_field *field = &request->fields[i];

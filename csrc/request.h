@@ -9,6 +9,8 @@
 #ifndef FC_REQUEST_H
 #define FC_REQUEST_H
 
+#include <string.h>
+
 #include "fc.h"
 
 typedef struct fc_field {
@@ -26,6 +28,26 @@ typedef struct fc_request {
   uint32_t n_fields, max_fields;
   fc_field *fields;
 } fc_request;
+
+/* The value of a hexadecimal digit, -1 if it is none. */
+static inline int fc_hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  c = (char)(c | 0x20);
+  return (c >= 'a' && c <= 'f') ? c - 'a' + 10 : -1;
+}
+
+/* For tables of field names: mixes the first and the last bytes, which is where
+ * usual names differ.  The low 16 bits are the hash. */
+static inline size_t fc_name_hash(const char *name, size_t len) {
+  uint64_t first = 0, last = 0;
+  if (len >= 8) {
+    memcpy(&first, name, 8);
+    memcpy(&last, name + len - 8, 8);
+  } else {
+    memcpy(&first, name, len);
+  }
+  return (size_t)(((first * 0x9E3779B97F4A7C15ULL) ^ (last * 0xC2B2AE3D27D4EB4FULL) ^ len) >> 48);
+}
 
 static inline fc_span fc_request_span(const fc_request *r, uint32_t at, uint32_t len) {
   fc_span span = {r->base + at, len};
@@ -74,6 +96,10 @@ int fc_request_scan(fc_request *request, const char *base, size_t len);
  * no request line, 200 if nothing is wrong with its form, and 0 while it may
  * still become one: only its end will tell. */
 int fc_request_line_status(const char *line, size_t len);
+
+/* Decodes %XX (RFC 3986 section 2.1) into out, which has room for len bytes;
+ * returns how many it became.  What is no %XX stays as it is. */
+uint32_t fc_request_unquote(const char *ptr, uint32_t len, char *out);
 
 /* The first field of that (lower-case) name, or NULL. */
 const fc_field *fc_request_find(const fc_request *request, const char *name, size_t name_len);

@@ -12,12 +12,13 @@ cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.dict cimport PyDict_Copy
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 from fastcluster.exchange cimport Connection, Exchange, Listener
 from fastcluster.csrc cimport (
-    FC_TARGET_ABSOLUTE, FC_TARGET_AUTHORITY, fc_field, fc_framing, fc_request,
+    FC_TARGET_ABSOLUTE, FC_TARGET_AUTHORITY, fc_field, fc_framing, fc_name_hash, fc_request,
+    fc_request_unquote,
 )
 
 
@@ -197,7 +198,7 @@ cdef class ScopeMaker:
         cdef Name *pair
         if len > NAME_MAX:
             return PyBytes_FromStringAndSize(ptr, len).lower()
-        pair = &self.names[2 * (hash_of(ptr, len) & (NAME_PAIRS - 1))]
+        pair = &self.names[2 * (fc_name_hash(ptr, len) & (NAME_PAIRS - 1))]
         if is_name(&pair[0], ptr, len):
             return <object>pair[0].lower
         if is_name(&pair[1], ptr, len):
@@ -221,18 +222,6 @@ cdef inline bint is_name(const Name *name, const char *ptr, size_t len) noexcept
     return name.len == len and memcmp(name.text, ptr, len) == 0
 
 
-cdef inline size_t hash_of(const char *ptr, size_t len) noexcept:
-    """Mix the first and the last bytes, which is where usual names differ."""
-    cdef uint64_t first = 0
-    cdef uint64_t last = 0
-    if len >= 8:
-        memcpy(&first, ptr, 8)
-        memcpy(&last, ptr + len - 8, 8)
-    else:
-        memcpy(&first, ptr, len)
-    return <size_t>((first * 0x9E3779B97F4A7C15ULL ^ last * 0xC2B2AE3D27D4EB4FULL ^ len) >> 48)
-
-
 cdef str method(const char *ptr, size_t len):
     if len == 4 and memcmp(ptr, b"POST", 4) == 0:
         return "POST"
@@ -245,27 +234,5 @@ cdef str unquoted(const char *ptr, uint32_t len):
     """Decode %XX, then UTF-8; what is no UTF-8 becomes U+FFFD, what is no %XX stays."""
     cdef bytes buffer = PyBytes_FromStringAndSize(NULL, len)
     cdef char *out = PyBytes_AS_STRING(buffer)
-    cdef uint32_t i = 0
-    cdef uint32_t n = 0
-    cdef int high, low
-    while i < len:
-        high = low = -1
-        if ptr[i] == c"%" and i + 2 < len:
-            high = hex_digit(ptr[i + 1])
-            low = hex_digit(ptr[i + 2])
-        if high < 0 or low < 0:
-            out[n] = ptr[i]
-            i += 1
-        else:
-            out[n] = <char>(high << 4 | low)
-            i += 3
-        n += 1
+    cdef uint32_t n = fc_request_unquote(ptr, len, out)
     return PyUnicode_DecodeUTF8(out, n, b"replace")
-
-
-cdef inline int hex_digit(char c) noexcept:
-    if c"0" <= c <= c"9":
-        return c - c"0"
-    if c"a" <= (c | 32) <= c"f":
-        return (c | 32) - c"a" + 10
-    return -1

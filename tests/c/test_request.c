@@ -233,7 +233,45 @@ static void test_an_unfinished_line_waits(void) {
   }
 }
 
+static int unquotes(const char *text, const char *want, uint32_t want_len) {
+  uint32_t len = (uint32_t)strlen(text);
+  char out[32];
+  uint32_t n = fc_request_unquote(guarded(text, len), len, out);
+  return n == want_len && memcmp(out, want, n) == 0;
+}
+
+static void test_unquoting(void) {
+  CHECK(unquotes("", "", 0));
+  CHECK(unquotes("/a%20b", "/a b", 4));
+  CHECK(unquotes("%2f%2F%c3%BC", "//\xc3\xbc", 4));
+  CHECK(unquotes("%00", "\0", 1));
+  CHECK(unquotes("%25%32%30", "%20", 3));
+  CHECK(unquotes("%", "%", 1));
+  CHECK(unquotes("a%4", "a%4", 3));
+  CHECK(unquotes("%4g%g4%%41", "%4g%g4%A", 8));
+}
+
+static void test_hex_digits(void) {
+  const char *digits = "0123456789abcdef";
+  for (int c = -128; c < 128; c++) {
+    int lower = (c >= 'A' && c <= 'F') ? c + 32 : c;
+    const char *found = c != 0 ? strchr(digits, lower) : NULL;
+    CHECK(fc_hex_digit((char)c) == (found != NULL ? (int)(found - digits) : -1));
+  }
+}
+
+static void test_name_hashes(void) {
+  CHECK(fc_name_hash(guarded("", 0), 0) == 0);
+  CHECK(fc_name_hash(guarded("Host", 4), 4) < 1 << 16);
+  CHECK(fc_name_hash(guarded("Accept-Encoding", 15), 15) !=
+        fc_name_hash(guarded("Accept-Language", 15), 15));
+  CHECK(fc_name_hash(guarded("Cookie", 6), 6) == fc_name_hash(guarded("Cookie", 6), 6));
+}
+
 int main(void) {
+  test_unquoting();
+  test_hex_digits();
+  test_name_hashes();
   test_scan();
   test_scan_refuses_what_is_no_http_line();
   test_scan_bounds_the_fields();
