@@ -439,7 +439,7 @@ cdef class HttpCall(Call):
         if isinstance(error, CancelledError) and (self.dismissed or self.runner.draining):
             if self.exchange is not None:
                 self.service.log.warning("%s: cancelled", self.line())
-        elif self.lost_client and is_of_lost_client(error):
+        elif (self.lost_client or self.client_is_leaving()) and is_of_lost_client(error):
             self.service.log.debug("%s: the client went before the response was whole",
                                    self.line())
         else:

@@ -67,6 +67,8 @@ cdef class Call(Consumer):
     cdef object wait_to_read(self)
     cdef object wait_to_write(self)
     cdef int wake_readers(self) except -1
+    # The socket has failed, and lost() is about to come.
+    cdef bint client_is_leaving(self) noexcept
 
     # ---- for the subclass to say
     # Calls the application; what it returns is awaited.

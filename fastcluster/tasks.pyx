@@ -164,6 +164,9 @@ cdef class Call(Consumer):
             self.readers = None
         return 0
 
+    cdef bint client_is_leaving(self) noexcept:
+        return self.exchange is not None and self.exchange.connection.broken
+
     cdef int writable(self) except -1:
         if self.writers is not None:
             self.writers.wake()

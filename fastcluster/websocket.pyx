@@ -89,7 +89,7 @@ cdef class WebSocket(Link):
         if isinstance(error, CancelledError) and self.runner.draining:
             self.service.log.warning("%s: cancelled", self.line())
             code = drain_code(self.service)
-        elif error is not None and self.exchange is None and is_of_lost_client(error):
+        elif (self.exchange is None or self.client_is_leaving()) and is_of_lost_client(error):
             self.service.log.debug("%s: the client went before all was sent", self.line())
         elif error is not None:
             self.service.log.error("%s: the application failed", self.line(),
@@ -380,6 +380,8 @@ cdef class Sending(Awaitable):
 
 cdef bint is_of_lost_client(object error):
     """Tell an exception that send() raised, alone or in groups, from the application's own."""
+    if error is None:
+        return False
     if isinstance(error, BaseExceptionGroup):
         return all(is_of_lost_client(inner) for inner in error.exceptions)
     return isinstance(error, BrokenPipeError)
