@@ -9,9 +9,11 @@ asgi_checker.py finds between the server and the application.
 import asyncio
 import contextlib
 import importlib
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 from asgi_checker import Checker
 from harness import Wire
 from require import require_module
@@ -118,6 +120,26 @@ class AsgiWire(GuestWire):
         # Tests of WebSockets are about what applications do wrong.
         mistakes = [text for text in self.checker.mistakes if not text.startswith("WebSocket")]
         assert self.is_careless or not mistakes, mistakes
+
+
+@contextlib.contextmanager
+def wires(wire_class: Callable[..., GuestWire], kind: str) -> Iterator[Callable[..., Any]]:
+    """Give a function that opens wires on a kind of loop; at the end they leave no task."""
+    opened: list[GuestWire] = []
+
+    def open_wire(app: Any, **options: Any) -> GuestWire:
+        opened.append(wire_class(app, kind=kind, **options))
+        return opened[-1]
+
+    yield open_wire
+    for wire in opened:
+        wire.close()
+        assert wire.tasks == set()
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was logged at the level warning or above."""
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
 
 
 @contextlib.contextmanager

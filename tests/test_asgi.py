@@ -29,6 +29,8 @@ from asgi_parts import (
     post,
     read_all,
     start,
+    warnings,
+    wires,
 )
 from harness import open_descriptors
 from require import require_module
@@ -47,20 +49,8 @@ Serve = Callable[..., AsgiWire]
 @pytest.fixture(params=LOOPS)
 def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
     """serve(app, **options) returns an AsgiWire, on each kind of loop."""
-    wires: list[AsgiWire] = []
-
-    def open_wire(app: Any, **options: Any) -> AsgiWire:
-        wires.append(AsgiWire(app, kind=request.param, **options))
-        return wires[-1]
-
-    yield open_wire
-    for wire in wires:
-        wire.close()
-        assert wire.tasks == set()
-
-
-def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    with wires(AsgiWire, request.param) as open_wire:
+        yield open_wire
 
 
 # ---- tasks
@@ -349,7 +339,7 @@ def test_starlette_hears_that_a_streams_client_is_gone(
     # The generator is left where it was, and closed when it is collected.
     gc.collect()
     starlette.turn_until(lambda: "stream ended" in frameworks.seen)
-    assert errors(caplog) == []
+    assert warnings(caplog) == []
 
 
 def test_starlette_hears_that_a_polling_client_is_gone(
@@ -394,7 +384,7 @@ def test_starlette_fails(starlette: AsgiWire, caplog: pytest.LogCaptureFixture) 
     for _ in range(2):
         response = client.request(get("/fail"))
         assert (response.status, response.body) == (500, b"Internal Server Error")
-    assert errors(caplog) == ["GET /fail: the application failed"] * 2
+    assert warnings(caplog) == ["GET /fail: the application failed"] * 2
 
 
 def test_fastapi(serve: Serve, frameworks: ModuleType) -> None:

@@ -23,6 +23,8 @@ from asgi_parts import (
     post,
     read_all,
     start,
+    warnings,
+    wires,
 )
 from harness import open_descriptors
 
@@ -35,20 +37,8 @@ Serve = Callable[..., AsgiWire]
 @pytest.fixture(params=LOOPS)
 def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
     """serve(app, **options) returns an AsgiWire, on each kind of loop."""
-    wires: list[AsgiWire] = []
-
-    def open_wire(app: Any, **options: Any) -> AsgiWire:
-        wires.append(AsgiWire(app, kind=request.param, **options))
-        return wires[-1]
-
-    yield open_wire
-    for wire in wires:
-        wire.close()
-        assert wire.tasks == set()
-
-
-def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    with wires(AsgiWire, request.param) as open_wire:
+        yield open_wire
 
 
 # ---- the request's body
@@ -137,7 +127,7 @@ def test_a_body_that_breaks_is_never_whole(
     client.shutdown()
     wire.turn_until(lambda: client.eof and seen and seen[-1]["type"] == "http.disconnect")
     assert all(message["more_body"] for message in seen[:-1])
-    assert errors(caplog) == []
+    assert warnings(caplog) == []
 
 
 def test_a_client_that_is_told_to_continue(serve: Serve) -> None:
@@ -609,7 +599,33 @@ def test_what_send_raised_is_no_error(serve: Serve, caplog: pytest.LogCaptureFix
         wire.turn_until(lambda client=client: client.received)
         client.close(reset=True)
     wire.turn_until(lambda: len(done) == 2 and not wire.tasks)
-    assert errors(caplog) == []
+    assert warnings(caplog) == []
+
+
+def test_a_lost_client_that_send_notices_first_is_no_error(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    goes_on = asyncio.Event()
+
+    async def app(scope: Scope, receive: Any, send: Any) -> None:
+        await send(start())
+        await send(body(b"x", True))
+        await goes_on.wait()
+        while True:
+            await send(body(b"y", True))
+            await asyncio.sleep(0)
+
+    wire = serve(app)
+    client = wire.connect()
+    client.send(GET)
+    wire.turn_until(lambda: client.received)
+    client.close(reset=True)
+    # The server does not look at its connections meanwhile.
+    wire.loop.remove_reader(wire.server.fileno())
+    goes_on.set()
+    wire.loop.run_until_complete(asyncio.wait(wire.tasks))
+    wire.loop.add_reader(wire.server.fileno(), wire.server.turn, 0)
+    assert warnings(caplog) == []
 
 
 def test_its_own_error_is_one_though_the_client_is_gone(
@@ -626,7 +642,7 @@ def test_its_own_error_is_one_though_the_client_is_gone(
     wire.turn_until(lambda: wire.tasks)
     client.close(reset=True)
     wire.turn_until(lambda: not wire.tasks)
-    assert errors(caplog) == ["GET /x?y: the application failed"]
+    assert warnings(caplog) == ["GET /x?y: the application failed"]
 
 
 @pytest.mark.parametrize("wanted", [False, True])
@@ -650,7 +666,7 @@ def test_cancel_on_disconnect(serve: Serve, wanted: bool, caplog: pytest.LogCapt
     wire.turn_until(lambda: len(seen) == 2)
     wire.turn_until(lambda: not wire.tasks)
     assert seen[1] == ("cancelled" if wanted else "slept")
-    assert errors(caplog) == []
+    assert warnings(caplog) == []
 
 
 # ---- messages that make no sense
@@ -774,7 +790,7 @@ def test_a_body_that_is_not_as_long_as_was_said(
     client.wire.turn_until(lambda: client.received.endswith(b"abc" if excess else b"ab"))
     if not excess:
         client.wire.turn_until(lambda: client.eof)
-    assert len(errors(caplog)) == 1
+    assert len(warnings(caplog)) == 1
 
 
 # ---- applications that fail
@@ -801,7 +817,7 @@ def test_an_exception_is_a_500_and_is_logged_once(
     assert response.status == 500
     assert b"secret" not in response.body
     assert response.get("x") is None
-    assert errors(caplog) == ["GET /bad%20path?q=1: the application failed"]
+    assert warnings(caplog) == ["GET /bad%20path?q=1: the application failed"]
     assert caplog.records[-1].exc_info is not None
     assert isinstance(caplog.records[-1].exc_info[1], error)
     assert client.request(get("/fine")).body == b"fine"
@@ -819,7 +835,7 @@ def test_an_exception_in_a_started_body_cuts_it_off(
     client.send(GET)
     client.wire.turn_until(lambda: client.eof)
     assert client.received.endswith(b"3\r\nabc\r\n")
-    assert errors(caplog) == ["GET /: the application failed"]
+    assert warnings(caplog) == ["GET /: the application failed"]
 
 
 async def silent(scope: Scope, receive: Any, send: Any) -> None:
@@ -840,7 +856,7 @@ def test_no_answer_is_a_500(serve: Serve, app: Any, caplog: pytest.LogCaptureFix
     client = serve(app, is_careless=True).connect()
     for _ in range(2):
         assert client.request(GET).status == 500
-    assert errors(caplog) == ["GET /: the application returned without an answer"] * 2
+    assert warnings(caplog) == ["GET /: the application returned without an answer"] * 2
 
 
 def test_half_an_answer_is_cut_off(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
@@ -852,12 +868,12 @@ def test_half_an_answer_is_cut_off(serve: Serve, caplog: pytest.LogCaptureFixtur
     client.send(GET)
     client.wire.turn_until(lambda: client.eof)
     assert client.received.endswith(b"3\r\nabc\r\n")
-    assert errors(caplog) == ["GET /: the application returned before its response was complete"]
+    assert warnings(caplog) == ["GET /: the application returned before its response was complete"]
 
 
 def test_a_function_that_is_no_coroutine(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     assert serve(plain).request(GET).status == 500
-    assert errors(caplog) == ["GET /: the application failed"]
+    assert warnings(caplog) == ["GET /: the application failed"]
 
 
 def test_an_application_that_is_merely_awaitable(serve: Serve) -> None:
@@ -881,7 +897,7 @@ def test_a_task_that_the_application_cancels(
         await asyncio.sleep(1)
 
     assert serve(app).request(GET).status == 500
-    assert errors(caplog) == ["GET /: the application failed"]
+    assert warnings(caplog) == ["GET /: the application failed"]
 
 
 def test_the_task_goes_on_after_the_response(
@@ -900,7 +916,7 @@ def test_the_task_goes_on_after_the_response(
     for path in ("/1", "/2"):
         assert client.request(get(path)).body == b"x"
     wire.turn_until(lambda: done == ["/1", "/2"] and not wire.tasks)
-    assert errors(caplog) == [f"GET {path}: the application failed" for path in done]
+    assert warnings(caplog) == [f"GET {path}: the application failed" for path in done]
 
 
 # ---- extensions
@@ -965,7 +981,7 @@ def test_trailers_that_do_not_come(serve: Serve, caplog: pytest.LogCaptureFixtur
     client.send(GET)
     client.wire.turn_until(lambda: client.eof)
     assert not client.received.endswith(b"0\r\n\r\n")
-    assert len(errors(caplog)) == 1
+    assert len(warnings(caplog)) == 1
 
 
 @pytest.mark.parametrize("size", [0, 10, 3_000_000])
@@ -1159,7 +1175,7 @@ def test_cancel_all(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     wire.handler.cancel_all()  # type: ignore[attr-defined]
     wire.turn_until(lambda: client.eof)
     assert seen == ["cleaned up"]
-    assert errors(caplog) == ["GET /: cancelled"]
+    assert warnings(caplog) == ["GET /: cancelled"]
 
 
 def test_a_task_that_is_cancelled_before_it_begins_answers_too(

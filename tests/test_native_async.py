@@ -5,7 +5,6 @@ import contextlib
 import functools
 import gc
 import json
-import logging
 import os
 import signal
 import socket
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi_parts import GET, LOOPS, GuestWire, get, post
+from asgi_parts import GET, LOOPS, GuestWire, get, post, warnings, wires
 from harness import Response, open_descriptors
 from test_processes import Cluster
 
@@ -46,20 +45,8 @@ Serve = Callable[..., AsyncWire]
 @pytest.fixture(params=LOOPS)
 def serve(request: pytest.FixtureRequest) -> Iterator[Serve]:
     """serve(handler, **options) returns an AsyncWire, on each kind of loop."""
-    wires: list[AsyncWire] = []
-
-    def open_wire(handler: Any, **options: Any) -> AsyncWire:
-        wires.append(AsyncWire(handler, kind=request.param, **options))
-        return wires[-1]
-
-    yield open_wire
-    for wire in wires:
-        wire.close()
-        assert wire.tasks == set()
-
-
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+    with wires(AsyncWire, request.param) as open_wire:
+        yield open_wire
 
 
 def twice(wire: AsyncWire, data: bytes = GET, method: str = "GET") -> Response:
