@@ -26,6 +26,7 @@ from typing import Any
 from fastcluster import config, http, log
 from fastcluster.app_exchange import HTTPError, Request, Response
 from fastcluster.errors import AppLoadError, UsageError
+from fastcluster.layers import DEFAULT_PORT
 from fastcluster.native import is_async, required_arguments
 from fastcluster.routing import Router
 from fastcluster.views import Views
@@ -47,7 +48,7 @@ class App:
         self._middleware: list[tuple[str, Middleware]] = []
         self._mounts: list[tuple[str, App]] = []
         self._errors: dict[int | type[Exception], ErrorHandler] = {}
-        self._settings: dict[str, Any] = {"port": config.DEFAULT_PORT, "views": "views"}
+        self._settings: dict[str, Any] = {"port": DEFAULT_PORT, "views": "views"}
         self._views: Views | None = None
         self._has_async = False
         self._served_sync = False  # where nothing async may be added any more

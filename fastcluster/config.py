@@ -8,16 +8,16 @@ what an address or an application is; sockets.py and apps.py do.
 
 from __future__ import annotations
 
-import difflib
 import os
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from fastcluster import layers
 from fastcluster.cpus import usable_cpus
 from fastcluster.errors import UsageError
+from fastcluster.layers import DEFAULT_HOST, DEFAULT_PORT
 from fastcluster.options import (
     ADDRESSES,
     APP,
@@ -45,9 +45,6 @@ from fastcluster.options import (
 
 __all__ = ["ADDRESS_PARTS", "GROUPS", "LEVELS", "OPTIONS", "Config", "usable_cpus"]
 
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 8000
-
 # Groups of --help, in its order.
 APPLICATION = "Application"
 LISTENING = "Where to listen"
@@ -74,6 +71,8 @@ GROUPS = (
 )
 # How far the workers may be raised at least where --max-workers does not say.
 MOST_WORKERS = 16
+# Variables of ours that are no options.
+NO_OPTIONS = ("FASTCLUSTER_CONFIG", "FASTCLUSTER_DEBUG", "FASTCLUSTER_PARSER")
 # Of the descriptor limit, how much there has to be for a worker that may be asked for.
 DESCRIPTORS_A_WORKER = 64
 
@@ -456,18 +455,21 @@ class Config:
         with all that is wrong, each with the name under which it was given.
         """
         complaints: list[str] = []
-        layers = [
-            _read(_from_flags(flags), complaints),
-            _read(_from_environ(environ), complaints),
-            _read(_from_file(file, complaints), complaints),
+        read = [
+            layers.read(SPELLINGS, given, complaints)
+            for given in (
+                layers.from_flags(SPELLINGS, flags),
+                layers.from_environ(SPELLINGS, environ),
+                layers.from_file(SPELLINGS, file, complaints),
+            )
         ]
         chosen = {
             entry.name: layer[entry.name].value
             for entry in OPTIONS
-            for layer in reversed(layers)
+            for layer in reversed(read)
             if entry.name in layer
         }
-        chosen["bind"] = _addresses(layers, environ, complaints)
+        chosen["bind"] = layers.addresses(read, environ, passed_sockets(environ), complaints)
         if complaints:
             raise UsageError("; ".join(complaints))
         return cls(**chosen)
@@ -491,158 +493,7 @@ ADDRESS_PARTS: tuple[Option, ...] = (
     Option("fd", whole(0, 2**31 - 1), None, LISTENING, "Listening descriptor to use.", "--fd"),
 )
 
-
-# ---- sources
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """A value and the name under which somebody gave it."""
-
-    label: str
-    value: Any
-
-
-_Layer = dict[str, _Given]
-
-
-def _from_flags(flags: Mapping[str, object]) -> _Layer:
-    return {
-        entry.name: _Given(entry.flag, flags[entry.name])
-        for entry in OPTIONS + ADDRESS_PARTS
-        if flags.get(entry.name) not in (None, (), [])
-    }
-
-
-def _from_environ(environ: Mapping[str, str]) -> _Layer:
-    layer: _Layer = {}
-    if environ.get("WEB_CONCURRENCY"):
-        layer["workers"] = _Given("WEB_CONCURRENCY", environ["WEB_CONCURRENCY"])
-    if environ.get("FORWARDED_ALLOW_IPS"):
-        name = "FORWARDED_ALLOW_IPS"
-        layer["forwarded_allow_ips"] = _Given(name, environ[name])
-    for entry in OPTIONS + ADDRESS_PARTS:
-        for key in reversed(entry.keys):
-            name = "FASTCLUSTER_" + key.upper()
-            value = environ.get(name, "")
-            if value and not _is_service_link(name, value):
-                layer[entry.name] = _Given(name, value)
-    return layer
-
-
-def _is_service_link(name: str, value: str) -> bool:
-    # Kubernetes gives every pod FASTCLUSTER_PORT=tcp://10.0.0.1:80 when a service
-    # of the namespace is called "fastcluster".
-    return name == "FASTCLUSTER_PORT" and "://" in value
-
-
-def _from_file(file: Path | None, complaints: list[str]) -> _Layer:
-    if file is None:
-        return {}
-    known = {key: entry for entry in OPTIONS + ADDRESS_PARTS for key in entry.keys}
-    layer: _Layer = {}
-    for key, value in _table_of(file).items():
-        entry = known.get(key.replace("-", "_"))
-        if entry is None:
-            hint = _did_you_mean(key, [entry.flag[2:] for entry in OPTIONS + ADDRESS_PARTS])
-            complaints.append(f"{file.name} has {key!r}, which is no option{hint}")
-        else:
-            layer[entry.name] = _Given(f"{key} in {file.name}", value)
-    return layer
-
-
-def _did_you_mean(word: str, words: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, words, n=1)
-    return f": did you mean {near[0]!r}?" if near else ": take it out"
-
-
-def _table_of(file: Path) -> dict[str, Any]:
-    import tomllib
-
-    try:
-        content: Any = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from error
-    except ValueError as error:
-        raise UsageError(f"{file} is not a TOML file: {error}") from error
-    if file.name == "pyproject.toml":
-        content = content.get("tool", {}).get("fastcluster", {})
-    if not isinstance(content, dict):
-        raise UsageError(f"{file}: write [tool.fastcluster] and the options below it")
-    return content
-
-
-def _read(raw: _Layer, complaints: list[str]) -> _Layer:
-    """Turn what was given into values; what makes no sense is left out and complained of."""
-    layer: _Layer = {}
-    for entry in OPTIONS + ADDRESS_PARTS:
-        given = raw.get(entry.name)
-        if given is None:
-            continue
-        try:
-            layer[entry.name] = _Given(given.label, entry.kind.value_of(given.value))
-        except (ValueError, OverflowError):
-            complaints.append(entry.kind.complaint(given.label, given.value))
-    return layer
-
-
-# ---- where to listen
-
-
-def _port_of(environ: Mapping[str, str], complaints: list[str]) -> int | None:
-    """Return what platforms such as Heroku say in PORT, or None."""
-    text = environ.get("PORT", "")
-    if not text:
-        return None
-    if text.isascii() and text.isdigit() and 0 < int(text) < 65536:
-        return int(text)
-    complaints.append(f"PORT wants a whole number from 1 to 65535, not {text!r}")
-    return None
-
-
-def _addresses(
-    layers: list[_Layer], environ: Mapping[str, str], complaints: list[str]
-) -> tuple[str, ...]:
-    """Merge bind, host, port, uds and fd of all layers, the strongest first.
-
-    The strongest layer that names a whole address decides alone, unless a
-    stronger one gave a host or a port.  PORT is asked for a port last, and then
-    the platform that set it wants to reach us from outside.
-    """
-    host = port = None
-    for layer in layers:
-        whole = [name for name in ("bind", "uds", "fd") if name in layer]
-        parts = [name for name in ("host", "port") if name in layer]
-        if whole and parts:
-            first, second = layer[whole[0]].label, layer[parts[0]].label
-            complaints.append(f"{first} and {second} both say where to listen: leave one out")
-        if whole and host is None and port is None:
-            return _whole_addresses(layer)
-        if whole:
-            break
-        host = layer["host"].value if host is None and "host" in layer else host
-        port = layer["port"].value if port is None and "port" in layer else port
-    if host is None and port is None and (passed := passed_sockets(environ)):
-        return tuple(f"fd://{fd}" for fd in passed)
-    platform = _port_of(environ, complaints) if port is None else None
-    if host is None:
-        host = DEFAULT_HOST if platform is None else "0.0.0.0"
-    return (_join(host, port if port is not None else platform or DEFAULT_PORT),)
-
-
-def _whole_addresses(layer: _Layer) -> tuple[str, ...]:
-    found: list[str] = list(layer["bind"].value) if "bind" in layer else []
-    if "uds" in layer:
-        found.append(f"unix:{layer['uds'].value.removeprefix('unix:')}")
-    if "fd" in layer:
-        found.append(f"fd://{layer['fd'].value}")
-    return tuple(dict.fromkeys(found))
-
-
-def _join(host: str, port: int) -> str:
-    if ":" in host and not host.startswith("["):
-        host = f"[{host}]"
-    return f"{host}:{port}"
+SPELLINGS = OPTIONS + ADDRESS_PARTS
 
 
 # ---- this process's surroundings
@@ -662,36 +513,14 @@ def load(
     """
     environ = os.environ if environ is None else environ
     named = file or environ.get("FASTCLUSTER_CONFIG")
-    path = Path(named) if named else find_file(folder or Path())
+    path = Path(named) if named else layers.find_file(folder or Path())
     return Config.from_sources(flags, environ, path)
-
-
-def find_file(folder: Path) -> Path | None:
-    """Return fastcluster.toml of a folder, or its pyproject.toml if that speaks of us."""
-    own = folder / "fastcluster.toml"
-    if own.is_file():
-        return own
-    project = folder / "pyproject.toml"
-    if project.is_file() and _table_of(project):
-        return project
-    return None
 
 
 def misspelt(environ: Mapping[str, str] | None = None) -> list[str]:
     """Return one sentence for each variable that looks like a misspelt option of ours."""
     environ = os.environ if environ is None else environ
-    known = {"FASTCLUSTER_CONFIG", "FASTCLUSTER_DEBUG", "FASTCLUSTER_PARSER"}
-    known.update(
-        f"FASTCLUSTER_{key.upper()}" for entry in OPTIONS + ADDRESS_PARTS for key in entry.keys
-    )
-    found = []
-    for name in sorted(environ):
-        if not name.startswith("FASTCLUSTER_") or name in known:
-            continue
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.92)
-        if near:
-            found.append(f"{name} in the environment is no option: did you mean {near[0]}?")
-    return found
+    return layers.misspelt(SPELLINGS, environ, NO_OPTIONS)
 
 
 def debug(environ: Mapping[str, str] | None = None) -> bool:

@@ -16,8 +16,8 @@ import stat
 from dataclasses import dataclass
 from typing import Any
 
-from fastcluster.config import DEFAULT_HOST, DEFAULT_PORT
 from fastcluster.errors import BindError, UsageError
+from fastcluster.layers import DEFAULT_HOST, DEFAULT_PORT
 
 ALL_IPV4 = "0.0.0.0"
 

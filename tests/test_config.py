@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastcluster import config
+from fastcluster import config, layers
 from fastcluster.config import ADDRESS_PARTS, GROUPS, OPTIONS, Config
 from fastcluster.errors import UsageError
 from fastcluster.options import Option
@@ -357,14 +357,14 @@ def test_a_pyproject_speaks_of_us_in_its_own_table(tmp_path: Path) -> None:
 
 def test_a_pyproject_without_us_is_passed_over(tmp_path: Path) -> None:
     toml(tmp_path, "[project]\nname = 'x'\n", "pyproject.toml")
-    assert config.find_file(tmp_path) is None
+    assert layers.find_file(tmp_path) is None
     assert config.load({}, environ={}, folder=tmp_path) == Config()
 
 
 def test_our_own_file_comes_first(tmp_path: Path) -> None:
     toml(tmp_path, "[tool.fastcluster]\nthreads = 4\n", "pyproject.toml")
     own = toml(tmp_path, "threads = 5\n")
-    assert config.find_file(tmp_path) == own
+    assert layers.find_file(tmp_path) == own
 
 
 def test_a_table_that_is_none(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ LAYERS = {
     "fields": 15,
     "forwarded": 14,
     "options": 15,
+    "layers": 17,
     "multipart": 17,
     "config": 20,
     "retirement": 22,
