@@ -36,11 +36,17 @@ ctest: $(VENV)/.ready $(CTESTS)  ## csrc/ alone, under sanitizers
 package: build $(VENV)/.ready-package  ## builds, mends, installs and runs the sdist and the wheel
 	$(RUN) -m pytest -m package tests/test_package.py $(ARGS)
 
+# Built apart, so that the modules in place stay what they are; -P and the check keep
+# those from being tested in the place of the sanitized ones.
+SANITIZED_LIB = $(CURDIR)/build/sanitize/lib-$(VERSION)
+
 sanitize: $(VENV)/.ready  ## pytest over compiled modules with sanitizers in them
-	FASTCLUSTER_SANITIZE=1 $(RUN) setup.py --quiet build_ext --inplace
-	LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
-	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 PYTHONMALLOC=malloc \
-	  $(RUN) -m pytest $(or $(ARGS),$(SANITIZED))
+	FASTCLUSTER_SANITIZE=1 $(RUN) setup.py --quiet build --build-lib $(SANITIZED_LIB)
+	export PYTHONPATH=$(SANITIZED_LIB) PYTHONSAFEPATH=1 PYTHONMALLOC=malloc \
+	  LD_PRELOAD=$$($(CC) -print-file-name=libasan.so) ASAN_OPTIONS=detect_leaks=0 \
+	  UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1; \
+	$(RUN) -c 'import fastcluster; assert fastcluster.__file__.startswith("$(SANITIZED_LIB)")' && \
+	$(RUN) -m pytest $(or $(ARGS),$(SANITIZED))
 
 autobahn: build $(AUTOBAHN)/.ready  ## every case of the Autobahn testsuite; a quarter of an hour
 	$(RUN) tests/autobahn/run.py $(ARGS)
