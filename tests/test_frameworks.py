@@ -1,6 +1,7 @@
-"""`fastcluster serve` with real frameworks, and with real clients: httpx and curl."""
+"""`fastcluster serve` with real frameworks, and with real clients: httpx, websockets and curl."""
 
 import asyncio
+import json
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -11,25 +12,34 @@ from require import require_module, require_program
 from test_processes import Cluster
 
 httpx = require_module("httpx", package="httpx")
+require_module("websockets", package="websockets")
+
+from websockets.exceptions import ConnectionClosed, InvalidStatus  # noqa: E402
+from websockets.sync.client import ClientConnection, connect  # noqa: E402
+
+# Where each application is, if not in asgi_checked.py.
+MODULES = {"litestar": "asgi_litestar", "channels": "asgi_channels"}
+NEEDED = ("starlette", "fastapi", "django", "quart")
 
 TEN = "".join(f"{number}\n" for number in range(10))
 
 
 @pytest.fixture
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """A worker that serves the application of asgi_checked.py with this name."""
-    for name in ("starlette", "fastapi", "django", "quart"):
+    """A worker that serves the checked application with this name."""
+    module = MODULES.get(request.param, "asgi_checked")
+    for name in [request.param] if request.param in MODULES else NEEDED:
         require_module(name, package=name)
     options = ("--workers", "1", "--bind", "127.0.0.1:0")
-    cluster = Cluster(*options, app=f"asgi_checked:{request.param}")
+    cluster = Cluster(*options, app=f"{module}:{request.param}")
     try:
         cluster.ready(1)
         yield cluster
         cluster.signal(signal.SIGTERM)
         assert cluster.exit_code() == 0
         said = cluster.said("ASGI checker: .*")
-        if request.param == "django":
-            # It writes the names of fields in capitals, as no other framework does.
+        if request.param in ("django", "channels"):
+            # Django writes the names of fields in capitals, as no other framework does.
             said = [match for match in said if "headers = [(b'" not in match[0]]
         assert not said, said[0][0]
     finally:
@@ -40,7 +50,12 @@ def url(cluster: Cluster) -> str:
     return f"http://127.0.0.1:{cluster.port}"
 
 
-STREAMERS = ["starlette", "stacked", "quart"]
+def web_socket(cluster: Cluster, path: str, *subprotocols: str) -> ClientConnection:
+    address = f"ws://127.0.0.1:{cluster.port}{path}"
+    return connect(address, subprotocols=list(subprotocols) or None, open_timeout=20)
+
+
+STREAMERS = ["starlette", "stacked", "quart", "litestar"]
 
 
 @pytest.mark.parametrize("cluster", STREAMERS, indirect=True)
@@ -116,6 +131,46 @@ def test_django(cluster: Cluster) -> None:
         for _ in range(2):
             assert client.get("/").text == "Hello from Django"
         assert client.get("/nothing").status_code == 404
+
+
+@pytest.mark.parametrize("cluster", ["litestar"], indirect=True)
+def test_litestar(cluster: Cluster) -> None:
+    with httpx.Client(base_url=url(cluster), timeout=20) as client:
+        assert client.get("/items/5?limit=3").json() == {"number": 5, "limit": 3}
+        assert client.get("/items/x").status_code == 404
+        assert client.get("/sync").text == "from a thread"
+    with web_socket(cluster, "/ws/raw", "first", "second") as raw:
+        assert raw.subprotocol == "second"
+        raw.send("hello")
+        assert raw.recv(20) == "HELLO"
+    with web_socket(cluster, "/ws/json") as listener:
+        listener.send(json.dumps({"message": "hello"}))
+        assert json.loads(listener.recv(20)) == {"got": "hello"}
+
+
+@pytest.mark.parametrize("cluster", ["channels"], indirect=True)
+def test_channels(cluster: Cluster) -> None:
+    assert httpx.get(url(cluster)).text == "Hello from Django"
+    with pytest.raises(InvalidStatus) as refused:
+        web_socket(cluster, "/rooms/closed")
+    assert refused.value.response.status_code == 403
+    with web_socket(cluster, "/rooms/one") as first, web_socket(cluster, "/rooms/one") as second:
+        for member in (first, second):
+            assert json.loads(member.recv(20)) == {"joined": "one"}
+        first.send(json.dumps({"say": "hello"}))
+        for member in (first, second):
+            assert json.loads(member.recv(20)) == {"said": "hello"}
+        second.close(4000)
+        assert json.loads(first.recv(20)) == {"said": "bye 4000"}
+    with web_socket(cluster, "/shout", "loud") as shout:
+        assert shout.subprotocol == "loud"
+        for message, answer in (("hello", "HELLO"), (b"bytes", b"bytes")):
+            shout.send(message)
+            assert shout.recv(20) == answer
+        shout.send("enough")
+        with pytest.raises(ConnectionClosed) as closed:
+            shout.recv(20)
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4001, "as asked")
 
 
 @pytest.mark.parametrize("cluster", ["starlette"], indirect=True)
