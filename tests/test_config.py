@@ -395,12 +395,6 @@ def test_misspelt_variables_are_noticed() -> None:
     ]
 
 
-@pytest.mark.parametrize(("value", "wanted"), [("1", True), ("0", False), ("", False)])
-def test_debug(value: str, wanted: bool) -> None:
-    assert config.debug({"FASTCLUSTER_DEBUG": value}) is wanted
-    assert config.debug({}) is False
-
-
 ACCESS_LOGS = [
     (None, "production", False),
     (None, "development", True),
@@ -458,17 +452,3 @@ MINE = {"LISTEN_PID": str(os.getpid())}
 )
 def test_sockets_of_a_service_manager(environ: dict[str, str], bind: tuple[str, ...]) -> None:
     assert Config.from_sources({}, environ, None).bind == bind
-
-
-@pytest.mark.parametrize(
-    ("environ", "seconds"),
-    [
-        ({}, 0.0),
-        ({"WATCHDOG_USEC": "1500000"}, 1.5),
-        ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": str(os.getpid())}, 1.5),
-        ({"WATCHDOG_USEC": "1500000", "WATCHDOG_PID": "1"}, 0.0),
-        ({"WATCHDOG_USEC": "soon"}, 0.0),
-    ],
-)
-def test_the_watchdog_of_a_service_manager(environ: dict[str, str], seconds: float) -> None:
-    assert config.watchdog_s(environ) == seconds

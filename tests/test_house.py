@@ -23,6 +23,7 @@ LAYERS = {
     "fields": 15,
     "forwarded": 14,
     "options": 15,
+    "surroundings": 15,
     "layers": 17,
     "multipart": 17,
     "config": 20,
@@ -236,8 +237,8 @@ PYTHON_VERBS = [
     (r"\bclick\.echo\(", {"cli.py"}),
     (r"(?m)^EXIT_\w+(: \w+)? = \d+$", {"errors.py"}),
     (r"\bhttptools\b", {"parser.pyx", "cli.py"}),
-    # A worker is given variables; only config.py reads them.
-    (r"\bos\.(environ|getenv)\b", {"config.py", "cluster_worker.py"}),
+    # A worker is given variables; these two read them.
+    (r"\bos\.(environ|getenv)\b", {"config.py", "surroundings.py", "cluster_worker.py"}),
 ]
 
 

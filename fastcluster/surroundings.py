@@ -1,0 +1,81 @@
+"""What the process was started into: variables that are no options, and what they mean.
+
+The law: only this file and config.py read the environment.  It knows no option; those are
+config.py's, which also passes on what is here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+
+def debug(environ: Mapping[str, str] | None = None) -> bool:
+    """Tell whether FASTCLUSTER_DEBUG asks for tracebacks of errors that have a message."""
+    environ = os.environ if environ is None else environ
+    return environ.get("FASTCLUSTER_DEBUG", "") not in ("", "0")
+
+
+def notify_socket(environ: Mapping[str, str] | None = None) -> str:
+    """Return where the service manager wants to be told of us (sd_notify), "" for nowhere."""
+    environ = os.environ if environ is None else environ
+    return environ.get("NOTIFY_SOCKET", "")
+
+
+def passed_sockets(environ: Mapping[str, str] | None = None) -> list[int]:
+    """Return the descriptors that a service manager opened for this process (sd_listen_fds(3)).
+
+    LISTEN_PID says for whom they are: a program that we start is not meant.
+    """
+    environ = os.environ if environ is None else environ
+    count = environ.get("LISTEN_FDS", "")
+    if environ.get("LISTEN_PID") != str(os.getpid()) or not count.isdigit():
+        return []
+    return list(range(3, 3 + min(int(count), 1024)))
+
+
+def watchdog_s(environ: Mapping[str, str] | None = None) -> float:
+    """Return how often at least the service manager wants a sign of life, in seconds; 0: never.
+
+    sd_watchdog_enabled(3): WATCHDOG_USEC, and WATCHDOG_PID if it is not for everybody.
+    """
+    environ = os.environ if environ is None else environ
+    text = environ.get("WATCHDOG_USEC", "")
+    is_meant = environ.get("WATCHDOG_PID", "") in ("", str(os.getpid()))
+    return int(text) / 1e6 if is_meant and text.isascii() and text.isdigit() else 0.0
+
+
+def runtime_folder(environ: Mapping[str, str] | None = None) -> str:
+    """Return where this user's programs keep their sockets (XDG_RUNTIME_DIR), "" if nobody says."""
+    environ = os.environ if environ is None else environ
+    return environ.get("XDG_RUNTIME_DIR", "")
+
+
+def parser_wanted(environ: Mapping[str, str] | None = None) -> str:
+    """Return the door that FASTCLUSTER_PARSER forces, "" for the first that fits.
+
+    Not an option: it is chosen when the compiled parser is imported, before there is
+    a configuration, and for the whole process.
+    """
+    environ = os.environ if environ is None else environ
+    return environ.get("FASTCLUSTER_PARSER", "")
+
+
+_environment: str | None = None
+
+
+def environment(environ: Mapping[str, str] | None = None) -> str:
+    """Return the name of the environment that this program runs in.
+
+    What use_environment() said, else FASTCLUSTER_ENV, else "development".
+    """
+    if _environment is not None:
+        return _environment
+    environ = os.environ if environ is None else environ
+    return environ.get("FASTCLUSTER_ENV") or "development"
+
+
+def use_environment(name: str | None) -> None:
+    """Decide what environment() says from now on; None leaves it to FASTCLUSTER_ENV."""
+    global _environment
+    _environment = name
