@@ -50,6 +50,9 @@ ALIASES = {
     "pid_file": ("--pid",),
     "log_file": ("--error-logfile",),
     "access_log_file": ("--access-logfile",),
+    "reload_dir": ("--reload-paths",),
+    "reload_include": ("--reload-extra-file",),
+    "reload_exclude": ("--reload-ignore-patterns",),
     "max_requests": ("--limit-max-requests",),
     "max_requests_jitter": ("--limit-max-requests-jitter",),
     "max_worker_lifetime_s": ("--workers-lifetime",),
@@ -114,8 +117,6 @@ def _loopback(value: bool) -> str | None:
 
 # Options of others that have no counterpart yet, and what to do meanwhile.
 NOT_YET = {
-    "--reload": "restart the server, or send SIGHUP when the code has changed",
-    "--reload-dir": "restart the server, or send SIGHUP when the code has changed",
     "--preload": "leave it out: every worker imports the application itself",
     "--daemon": "leave it out, and have systemd or a container run the server",
     "-D": "leave it out, and have systemd or a container run the server",
@@ -406,6 +407,10 @@ def _settle_in(settings: Config) -> None:
     if settings.umask is not None:
         os.umask(settings.umask)
     privileges.identity(settings.user, settings.group)
+    if settings.reload:
+        from fastcluster import watcher
+
+        watcher.check(settings)
 
 
 def _with_app(settings: Config) -> Config:

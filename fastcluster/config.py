@@ -23,9 +23,11 @@ from fastcluster.options import (
     APP,
     FILE,
     FOLDER,
+    FOLDERS,
     LOOP,
     MODE,
     NAME,
+    PATTERNS,
     PREFIX,
     PROXIES,
     SWITCH,
@@ -48,6 +50,7 @@ from fastcluster.surroundings import (
     notify_socket,
     parser_wanted,
     passed_sockets,
+    polling_wanted,
     runtime_folder,
     use_environment,
     watchdog_s,
@@ -64,6 +67,7 @@ __all__ = [
     "notify_socket",
     "parser_wanted",
     "passed_sockets",
+    "polling_wanted",
     "runtime_folder",
     "usable_cpus",
     "use_environment",
@@ -75,6 +79,7 @@ APPLICATION = "Application"
 LISTENING = "Where to listen"
 PROCESSES = "Processes"
 REPLACING = "Replacing workers"
+DEVELOPING = "Developing"
 ASGI = "ASGI"
 WEBSOCKET = "WebSocket"
 LIMITS = "Limits (sizes in bytes, or 64k, 1M)"
@@ -87,6 +92,7 @@ GROUPS = (
     LISTENING,
     PROCESSES,
     REPLACING,
+    DEVELOPING,
     ASGI,
     WEBSOCKET,
     LIMITS,
@@ -249,6 +255,26 @@ class Config:
     )
     reload_batch: int = option(
         1, whole(1, 1024), REPLACING, "How many workers are replaced at a time."
+    )
+
+    reload: bool = option(
+        False,
+        SWITCH,
+        DEVELOPING,
+        "Start the workers anew when the code changes; requests wait meanwhile.",
+    )
+    reload_dir: tuple[str, ...] = option(
+        (), FOLDERS, DEVELOPING, "Folder to watch; may be repeated.", shown="the current one"
+    )
+    reload_include: tuple[str, ...] = option(
+        (), PATTERNS, DEVELOPING, "Files that count besides *.py; may be repeated.", shown="*.py"
+    )
+    reload_exclude: tuple[str, ...] = option(
+        (),
+        PATTERNS,
+        DEVELOPING,
+        "Files and folders that do not count; may be repeated.",
+        shown=".* .py[cod] .sw.* ~*, caches, environments",
     )
 
     lifespan: str = option(
@@ -438,8 +464,8 @@ class Config:
 
     @property
     def n_workers(self) -> int:
-        """How many workers to run: ``workers``, or one per usable CPU."""
-        return self.workers or usable_cpus()
+        """How many workers to run: ``workers``, or one per usable CPU; one with ``reload``."""
+        return self.workers or (1 if self.reload else usable_cpus())
 
     @property
     def most_workers(self) -> int:
@@ -494,6 +520,8 @@ class Config:
             for layer in reversed(read)
             if entry.name in layer
         }
+        if chosen.get("reload"):
+            chosen.setdefault("env", "development")  # nobody else does that
         chosen["bind"] = layers.addresses(read, environ, passed_sockets(environ), complaints)
         if complaints:
             raise UsageError("; ".join(complaints))

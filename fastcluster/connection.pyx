@@ -45,8 +45,6 @@ cdef enum:
     GO
 
 cdef enum:
-    FIRST_BYTE_ON_DRAIN_MS = 2000   # for connections that have not sent a request yet
-    QUIET_ON_DRAIN_MS = 500         # an idle connection may have a request under way
     LINGER_MS = 2000
     DISCARD_MS = 500
     RATE_GRACE_MS = 10000
@@ -754,7 +752,7 @@ cdef class HttpConnection(Connection):
             return 0  # the write deadline stands, flush() moves it
         if self.phase == IDLE:
             if service.draining:
-                at = now + (QUIET_ON_DRAIN_MS if self.requests else FIRST_BYTE_ON_DRAIN_MS)
+                at = now + (limits.quiet_ms if self.requests else limits.first_byte_ms)
             else:
                 at = now + (limits.keep_alive_ms if self.requests else limits.head_ms)
         elif self.phase == HEAD:

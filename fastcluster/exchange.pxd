@@ -34,6 +34,8 @@ cdef struct Limits:
     int64_t head_ms
     int64_t body_ms
     int64_t write_ms
+    int64_t first_byte_ms       # when draining, for a connection without a request yet
+    int64_t quiet_ms            # when draining, for one between two requests
     size_t high_water
     size_t low_water
     bint allow_connect

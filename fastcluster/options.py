@@ -167,6 +167,10 @@ def is_list(value: object) -> bool:
     return all(is_text(item) for item in value) and len(set(value)) == len(value)
 
 
+def is_list_or_none(value: object) -> bool:
+    return value == () or is_list(value)
+
+
 def is_proxies(value: object) -> bool:
     return value == () or (is_list(value) and all(map(is_proxy, cast("tuple[str, ...]", value))))
 
@@ -216,6 +220,12 @@ NAME = Kind(
     "up to 60 letters, digits and . _ - :, a letter, a digit or _ first",
     str.strip,
     lambda value: isinstance(value, str) and is_name(value),
+)
+PATTERNS = Kind(
+    "PATTERN", "one or more different patterns", read_list, is_list_or_none, (str, list, tuple)
+)
+FOLDERS = Kind(
+    "DIR", "one or more different folders", read_list, is_list_or_none, (str, list, tuple)
 )
 PREFIX = Kind("PATH", "a path that begins with /", lambda text: text.rstrip("/"), is_prefix)
 LOOP = Kind(

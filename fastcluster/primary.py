@@ -141,6 +141,19 @@ class Primary(Seating):
         self._renewals.add(order)
         return order
 
+    def start_over(self, why: str) -> None:
+        """Retire all workers at once and raise new ones, for whom requests wait.
+
+        What --reload does when the code has changed: nobody is to see the old code again.
+        """
+        if self._stopping:
+            return
+        self._give_up(why)
+        self._log.info("%s: the workers start anew", why)
+        for seat in self._seats:
+            self._unseat(seat)
+        self._wake()
+
     def restart(self, number: int, on_end: TellEnd | None = None) -> Renewal:
         """Replace one worker when its successor is READY.
 

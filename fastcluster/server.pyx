@@ -167,6 +167,10 @@ cdef Limits limits_of(object config, int inherited) except *:
     limits.head_ms = milliseconds(config.timeout_head_s)
     limits.body_ms = milliseconds(config.timeout_body_s)
     limits.write_ms = milliseconds(config.timeout_write_s)
+    # A request may be under way.  Who develops wants the new code to answer it, and a
+    # browser that finds its idle connection closed opens another without a word.
+    limits.first_byte_ms = 100 if config.reload else 2000
+    limits.quiet_ms = 20 if config.reload else 500
     limits.high_water = config.high_water_bytes
     limits.low_water = config.low_water_bytes
     limits.allow_connect = config.allow_connect

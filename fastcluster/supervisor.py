@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import select
 import socket
 import time
@@ -25,6 +26,7 @@ from fastcluster.primary import SIGNALS, SIGNALS_TO_COME, Primary
 from fastcluster.roster import Board
 from fastcluster.seating import World
 from fastcluster.systemd import Notifier
+from fastcluster.watcher import Watcher
 
 
 def run(
@@ -51,6 +53,11 @@ def run(
         inboxes = [Inbox() for _ in range(board.slots)]
         for inbox in inboxes:
             at_end.callback(inbox.close)
+        watcher = None
+        if config.reload:
+            ours = [*listeners, *inboxes, *(named[1:] if named is not None else ())]
+            watcher = Watcher(config, close=ours)
+            at_end.callback(watcher.close)
 
         def spawn(number: int, slot: int, generation: int) -> Child:
             def live(channel: Channel) -> int:
@@ -69,9 +76,10 @@ def run(
             others = [worker.channel for worker in primary.workers.values()]
             foreign = [inbox.receiving for inbox in inboxes if inbox is not inboxes[slot]]
             controls = control.sockets() if control is not None else []
+            watching = [watcher.channel] if watcher is not None else []
             return child_process.spawn(
                 live,
-                close=[*others, *foreign, *controls],
+                close=[*others, *foreign, *controls, *watching],
                 exit_timeout_s=max(1.0, config.timeout_graceful_s),
             )
 
@@ -102,7 +110,7 @@ def run(
         _show(config, "starting")
         primary.start()
         while primary.exit_code is None:
-            _turn(primary, signals, inboxes, control, notifier.next_beat())
+            _turn(primary, signals, inboxes, control, watcher, notifier.next_beat())
             notifier.beat()
         return primary.exit_code
 
@@ -135,6 +143,7 @@ def _turn(
     signals: SignalPipe,
     inboxes: Sequence[Inbox],
     control: Control | None,
+    watcher: Watcher | None,
     wake_s: float | None,
 ) -> None:
     """Wait until something happens, or the moment wake_s, and do what follows."""
@@ -149,6 +158,8 @@ def _turn(
     controls = {} if control is None else control.interests()
     for fd, wanted in controls.items():
         poll.register(fd, wanted)
+    if watcher is not None and not watcher.is_gone:
+        poll.register(watcher.fileno(), select.POLLIN)
     deadline_s = _first(
         primary.next_deadline(), None if control is None else control.next_deadline(), wake_s
     )
@@ -167,9 +178,26 @@ def _turn(
             primary.hear(speakers[fd])
         elif control is not None and fd in controls:
             control.happened(fd, what)
+        elif watcher is not None and fd == watcher.fileno():
+            _hear_of_changes(watcher, primary)
     if control is not None:
         control.settle()
     primary.settle()
+
+
+def _hear_of_changes(watcher: Watcher, primary: Primary) -> None:
+    logger = logging.getLogger(log.NAME)
+    for message in watcher.hear():
+        match message:
+            case {"watching": list(folders)}:
+                logger.info("watching %s for changes (--reload)", ", ".join(folders))
+            case {"changed": [str(path), *others]}:
+                more = f" and {len(others)} more" if others else ""
+                primary.start_over(f"{os.path.relpath(path)}{more} changed")
+            case {"trouble": str(why)}:
+                logger.warning("--reload: %s", why)
+    if watcher.is_gone and primary.exit_code is None:
+        logger.error("the watcher has ended: start the server again to have changes noticed")
 
 
 def _first(*moments: float | None) -> float | None:

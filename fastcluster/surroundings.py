@@ -51,6 +51,16 @@ def runtime_folder(environ: Mapping[str, str] | None = None) -> str:
     return environ.get("XDG_RUNTIME_DIR", "")
 
 
+def polling_wanted(environ: Mapping[str, str] | None = None) -> bool:
+    """Tell whether WATCHFILES_FORCE_POLLING wants files polled, as watchfiles reads it.
+
+    For file systems whose changes the kernel does not see, such as a container's mounts.
+    """
+    environ = os.environ if environ is None else environ
+    value = environ.get("WATCHFILES_FORCE_POLLING", "")
+    return value.lower() not in ("", "false", "disable", "disabled")
+
+
 def parser_wanted(environ: Mapping[str, str] | None = None) -> str:
     """Return the door that FASTCLUSTER_PARSER forces, "" for the first that fits.
 

@@ -9,6 +9,7 @@ bytes' side meet, and this file alone knows who drives the server.
 
 from __future__ import annotations
 
+import dataclasses
 import faulthandler
 import logging
 import os
@@ -105,11 +106,16 @@ def main(
             proc.hold_title()
             privileges.drop(who)
             privileges.check_python(who)
-        handler = make_handler(config)
-        guest = make_guest(handler, config, log)
-        if guest is not None and not start_up(guest, channel, signals):
-            guest.close()
-            return EXIT_OK
+        try:
+            handler = make_handler(config)
+            guest = make_guest(handler, config, log)
+            if guest is not None and not start_up(guest, channel, signals):
+                guest.close()
+                return EXIT_OK
+        except AppLoadError as error:
+            if not config.reload:
+                raise
+            handler, guest = _make_page(error, config, log), None
         access = AccessLog(access_fd()) if config.logs_access else None
         from fastcluster.server import Server
 
@@ -168,6 +174,17 @@ def make_handler(config: Config) -> Handler:
     use_environment(config.env)  # before the application asks fastcluster.env
     app = apps.load(config.app, config.app_dir, config.factory)
     return handler_for(app, config)
+
+
+def _make_page(error: AppLoadError, config: Config, log: logging.Logger) -> Handler:
+    """Return what answers in the place of an application that does not load (--reload)."""
+    from fastcluster import broken
+
+    reason = describe(error)
+    log.error("the application does not load, and every request is told so: %s", reason)
+    is_shown = config.env == "development"
+    page = broken.handler_of(config.app or "the application", reason, is_shown)
+    return handler_for(page, dataclasses.replace(config, interface="native"))
 
 
 def make_guest(handler: Handler, config: Config, log: logging.Logger) -> Guest | None:

@@ -308,7 +308,7 @@ MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("serve", "--workers", "many"), 2, "--workers wants a whole number from 1 to 1024, or auto"),
     (("serve", "--workers", "0"), 2, "--workers wants a whole number from 1 to 1024, or auto"),
     (("serve", "--worker", "3"), 2, "No such option '--worker'"),
-    (("serve", "--reload"), 2, "--reload is not there yet"),
+    (("serve", "--daemon"), 2, "--daemon is not there yet"),
     (("serve", "--bind"), 2, "Option '--bind' requires an argument"),
     (("serve", "app:app", "more"), 2, "Got unexpected extra argument"),
     (("serve", "--bind", "a:1", "--port", "2"), 2, "--bind and --port both say where to listen"),

@@ -57,6 +57,10 @@ def test_the_defaults() -> None:
         "max_worker_lifetime_jitter_s": 0.0,
         "max_worker_rss_bytes": 0,
         "reload_batch": 1,
+        "reload": False,
+        "reload_dir": (),
+        "reload_include": (),
+        "reload_exclude": (),
         "lifespan": "auto",
         "loop": "auto",
         "cancel_on_disconnect": False,
@@ -152,6 +156,10 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "max_worker_lifetime_jitter_s": ("1h", 3600.0),
     "max_worker_rss_bytes": ("512M", 512 << 20),
     "reload_batch": ("2", 2),
+    "reload": ("true", True),
+    "reload_dir": ("src,lib", ("src", "lib")),
+    "reload_include": ("*.html", ("*.html",)),
+    "reload_exclude": ("test_*.py build", ("test_*.py", "build")),
     "lifespan": ("off", "off"),
     "loop": ("loops:new", "loops:new"),
     "cancel_on_disconnect": ("yes", True),
@@ -199,7 +207,8 @@ def test_there_is_an_example_of_every_option() -> None:
 def test_every_option_can_be_given_everywhere(option: Option, tmp_path: Path) -> None:
     text, value = EXAMPLES[option.name]
     assert value != option.default
-    wanted = dataclasses.replace(Config(), **{option.name: value})
+    implied = {"env": "development"} if option.name == "reload" else {}
+    wanted = dataclasses.replace(Config(), **{option.name: value}, **implied)
     assert made({option.name: text}) == wanted
     assert made(environ={option.env: text}) == wanted
     for key in (option.flag[2:], *option.keys):
@@ -406,6 +415,15 @@ ACCESS_LOGS = [
 @pytest.mark.parametrize(("asked", "env", "wanted"), ACCESS_LOGS)
 def test_the_access_log_is_on_in_development(asked: bool | None, env: str, wanted: bool) -> None:
     assert Config(access_log=asked, env=env).logs_access is wanted
+
+
+def test_reload_means_development_and_one_worker() -> None:
+    assert Config.from_sources({"reload": True}, {}, None).env == "development"
+    assert Config.from_sources({"reload": True}, {"FASTCLUSTER_ENV": "production"}, None).env == (
+        "production"
+    )
+    assert Config(reload=True).n_workers == 1
+    assert Config(reload=True, workers=3).n_workers == 3
 
 
 def test_the_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:

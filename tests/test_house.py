@@ -42,6 +42,8 @@ LAYERS = {
     "server": 30,
     "sockets": 30,
     "welcome": 30,
+    "broken": 30,
+    "watcher": 33,
     "asgi_scope": 30,
     "websocket_frames": 30,
     "websocket_handshake": 30,
@@ -110,6 +112,7 @@ PROCESSES = {
     "seating",
     "sockets",
     "supervisor",
+    "watcher",
 }
 BYTES = (
     {name for name, layer in LAYERS.items() if layer >= 20}
@@ -134,6 +137,7 @@ BYTES = (
         "log",
         "program",
         "stdio",
+        "broken",
         "welcome",
         "worker",
         "__main__",

@@ -998,6 +998,35 @@ def test_one_worker_is_restarted() -> None:
         stage.primary.restart(7)
 
 
+def test_who_starts_over_retires_all_at_once_and_raises_new_ones() -> None:
+    stage = Stage(workers=2)
+    old = stage.all_ready()
+    failed: list[str | None] = []
+    stage.primary.reload(lambda order: failed.append(order.error))
+    stage.primary.settle()
+    coming = stage.newest()
+    stage.primary.start_over("app.py changed")
+    stage.primary.settle()
+    assert failed == ["app.py changed"]
+    assert [channel(worker).sent for worker in old] == [[DRAIN], [DRAIN]]
+    assert (coming.pid, "SIGTERM") in stage.killed
+    stage.dies(coming, 0)
+    new = stage.workers()[2:]
+    assert [worker.state for worker in new] == [State.FORKED] * 2
+    # Saved again before they came up: those are of no use either.
+    stage.primary.start_over("app.py changed")
+    for worker in [*old, *new]:
+        stage.dies(worker, 0)
+    assert {pid for pid, name in stage.killed if name == "SIGTERM"} >= {w.pid for w in new}
+    assert stage.states() == [State.FORKED] * 2
+    for worker in stage.workers():
+        stage.says(worker, {"ready": {}})
+    stage.primary.stop()
+    stage.primary.start_over("app.py changed")
+    stage.primary.settle()
+    assert len(stage.spawned) == 7
+
+
 # ---- more and fewer workers
 
 
