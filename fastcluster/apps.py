@@ -113,8 +113,16 @@ def _as_spec(spec: str) -> str:
     return f"{module_name}:{attribute or NAMES[0]}"
 
 
+_on_path: str | None = None
+
+
 def _put_on_path(app_dir: str) -> None:
     folder = os.path.abspath(app_dir)
+    global _on_path
+    if _on_path is not None and _on_path != folder and _on_path in sys.path:
+        # Of a release that is not the current one any more nothing is to be found.
+        sys.path.remove(_on_path)
+    _on_path = folder
     if sys.path[:1] != [folder]:
         sys.path.insert(0, folder)
     importlib.invalidate_caches()

@@ -9,8 +9,10 @@ have for it.  It knows nothing of HTTP, nor of how workers live.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -53,6 +55,7 @@ ALIASES = {
     "reload_dir": ("--reload-paths",),
     "reload_include": ("--reload-extra-file",),
     "reload_exclude": ("--reload-ignore-patterns",),
+    "env_file": ("--env-files",),
     "max_requests": ("--limit-max-requests",),
     "max_requests_jitter": ("--limit-max-requests-jitter",),
     "max_worker_lifetime_s": ("--workers-lifetime",),
@@ -121,7 +124,6 @@ NOT_YET = {
     "--daemon": "leave it out, and have systemd or a container run the server",
     "-D": "leave it out, and have systemd or a container run the server",
     "--limit-concurrency": "--limit-connections counts connections",
-    "--env-file": "set the variables before the server starts",
     "--log-config": "leave it out: the log goes to stderr or to --log-file",
     "--header": "have the application or the proxy set it",
     "--ssl-keyfile": "have a proxy in front do TLS",
@@ -194,6 +196,7 @@ def _click_parameters() -> list[click.Parameter]:
         click.Argument(["app"], required=False, metavar="[APP]", type=click.UNPROCESSED),
         *(_click_option(option) for option in own),
         click.Option(["config_file", "-c", "--config"], type=click.UNPROCESSED, metavar="FILE"),
+        click.Option(["table", "--table"], type=click.UNPROCESSED, metavar="NAME"),
         *(_moved_option(moved) for moved in MOVED),
     ]
 
@@ -215,6 +218,7 @@ class ServeCommand(click.Command):
                         "Options from a TOML file. [fastcluster.toml, or the "
                         "table tool.fastcluster of pyproject.toml]",
                     ),
+                    ("--table NAME", "The table apps.NAME of that file, on top of the rest."),
                     ("--help", "Show this and leave."),
                 ],
                 col_max=38,
@@ -315,19 +319,54 @@ def commands(ctx: click.Context) -> int:
     return EXIT_OK
 
 
-def _serve(app: str | None, config_file: str | None, **given: Any) -> int:
+def _explain(flags: dict[str, Any], file: str | None, table: str | None) -> config.Explained:
+    """Read all sources; the variables of --env-file are among them, and so may be options."""
+    config.set_variables({})
+    explained = config.explain(flags, None, config.find(file), table)
+    if explained.config.env_file is None:
+        return explained
+
+    from fastcluster import env_file
+
+    path = Path(explained.config.env_file)
+    config.set_variables(env_file.read(path, config.environ_without_file()))
+    return config.explain(flags, None, config.find(file), table)
+
+
+def _read(flags: dict[str, Any], file: str | None, table: str | None) -> Config:
+    """Read all sources and settle in; called again by a reload."""
+    explained = _explain(flags, file, table)
+    settings = explained.config
+    names = config.apps_of(explained.file)
+    if settings.app is None and table is None and names:
+        raise UsageError(
+            f"{explained.file} has several apps ({', '.join(names)}): "
+            f"{NAME} start serves them all, {NAME} serve --table {names[0]} one of them"
+        )
+    _settle_in(settings)
+    return _with_app(dataclasses.replace(settings, workers=settings.n_workers))
+
+
+def _serve(app: str | None, config_file: str | None, table: str | None, **given: Any) -> int:
     flags = {**_move(given), "app": app}
-    settings = config.load(flags, file=config_file)
+    begun_in = config.working_folder()
+    settings = _read(flags, config_file, table)
     for sentence in config.misspelt():
         _note(sentence)
-    _settle_in(settings)
-    settings = _with_app(dataclasses.replace(settings, workers=settings.n_workers))
+    if settings.umask is not None:
+        os.umask(settings.umask)
+
+    def read_again() -> Config:
+        # By its name: "current" may be a link to another release by now.
+        _go_to(begun_in, "start the server again")
+        return _read(flags, config_file, table)
+
     from fastcluster import pid_file
 
     with pid_file.held(settings.pid_file):
         listeners = _listen(settings)
         try:
-            return _run(settings, listeners)
+            return _run(settings, listeners, read_again)
         finally:
             for listener in listeners:
                 listener.close()
@@ -349,6 +388,37 @@ commands.add_command(
             "Defaults are in brackets. Each option is also a variable, FASTCLUSTER_WORKERS for "
             "--workers, and a key of the file, workers = 4. The command line wins over the "
             "environment, and that over the file."
+        ),
+        context_settings={"max_content_width": 100},
+    )
+)
+
+
+def _config(
+    app: str | None, config_file: str | None, table: str | None, as_json: bool, **given: Any
+) -> int:
+    from fastcluster import config_report
+
+    explained = _explain({**_move(given), "app": app}, config_file, table)
+    for sentence in config.misspelt():
+        _note(sentence)
+    report = config_report.as_json if as_json else config_report.as_text
+    click.echo(report(explained))
+    return EXIT_OK
+
+
+commands.add_command(
+    click.Command(
+        "config",
+        params=[
+            *_click_parameters(),
+            click.Option(["as_json", "--json"], is_flag=True, help="Print JSON."),
+        ],
+        callback=_config,
+        short_help="Show every option, its value, and where that comes from.",
+        help=(
+            "Show what `fastcluster serve` with the same words would do: every option, its value, "
+            "and who has said so. What it prints is a fastcluster.toml, too."
         ),
         context_settings={"max_content_width": 100},
     )
@@ -393,24 +463,22 @@ for _command in control_commands.commands(click.echo):
 
 def _settle_in(settings: Config) -> None:
     """Go where the server is to work, and look whether it may become whom it is to be."""
-    import os
-
     from fastcluster import privileges
 
     if settings.chdir is not None:
-        try:
-            os.chdir(settings.chdir)
-        except OSError as error:
-            raise UsageError(
-                f"cannot work in {settings.chdir!r} ({error.strerror}): mend --chdir"
-            ) from error
-    if settings.umask is not None:
-        os.umask(settings.umask)
+        _go_to(settings.chdir, "mend --chdir")
     privileges.identity(settings.user, settings.group)
     if settings.reload:
         from fastcluster import watcher
 
         watcher.check(settings)
+
+
+def _go_to(folder: str, mend: str) -> None:
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise UsageError(f"cannot work in {folder!r} ({error.strerror}): {mend}") from error
 
 
 def _with_app(settings: Config) -> Config:
@@ -457,7 +525,9 @@ def _listen(settings: Config) -> list[ListeningSocket]:
     return listeners
 
 
-def _run(settings: Config, listeners: Sequence[ListeningSocket]) -> int:
+def _run(
+    settings: Config, listeners: Sequence[ListeningSocket], read_again: Callable[[], Config]
+) -> int:
     from fastcluster import log
 
     log.open_files(settings.log_file, settings.access_log_file)
@@ -468,7 +538,7 @@ def _run(settings: Config, listeners: Sequence[ListeningSocket]) -> int:
         # A compiled module is missing, or the parser that was asked for.
         raise UsageError(f"the server cannot be loaded: {error}") from error
     board = server.Board(primary.slots_for(settings.most_workers))
-    return supervisor.run(settings, listeners, worker.main, board)
+    return supervisor.run(settings, listeners, worker.main, board, read_again)
 
 
 # ---- words for people

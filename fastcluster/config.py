@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from fastcluster import layers
+from fastcluster import layers, tables
 from fastcluster.cpus import usable_cpus
 from fastcluster.errors import UsageError
-from fastcluster.layers import DEFAULT_HOST, DEFAULT_PORT
+from fastcluster.layers import DEFAULT_HOST, DEFAULT_PORT, Given, Layer
 from fastcluster.options import (
     ADDRESSES,
     APP,
+    ENVIRONMENT,
     FILE,
     FOLDER,
     FOLDERS,
@@ -46,14 +48,17 @@ from fastcluster.options import (
 )
 from fastcluster.surroundings import (
     debug,
+    environ_without_file,
     environment,
     notify_socket,
     parser_wanted,
     passed_sockets,
     polling_wanted,
     runtime_folder,
+    set_variables,
     use_environment,
     watchdog_s,
+    working_folder,
 )
 
 __all__ = [
@@ -62,16 +67,20 @@ __all__ = [
     "LEVELS",
     "OPTIONS",
     "Config",
+    "Explained",
     "debug",
+    "environ_without_file",
     "environment",
     "notify_socket",
     "parser_wanted",
     "passed_sockets",
     "polling_wanted",
     "runtime_folder",
+    "set_variables",
     "usable_cpus",
     "use_environment",
     "watchdog_s",
+    "working_folder",
 ]
 
 # Groups of --help, in its order.
@@ -102,6 +111,8 @@ GROUPS = (
 )
 # How far the workers may be raised at least where --max-workers does not say.
 MOST_WORKERS = 16
+# The names of environments that mean something to us; others are those of profiles.
+ENVIRONMENTS = ("production", "development")
 # Variables of ours that are no options.
 NO_OPTIONS = ("FASTCLUSTER_CONFIG", "FASTCLUSTER_DEBUG", "FASTCLUSTER_PARSER")
 # Of the descriptor limit, how much there has to be for a worker that may be asked for.
@@ -138,9 +149,12 @@ class Config:
     )
     env: str = option(
         "production",
-        choice("production", "development"),
+        ENVIRONMENT,
         APPLICATION,
-        "The environment that the application runs in.",
+        "The environment that the application runs in; with a profile in the file, any other.",
+    )
+    env_file: str | None = option(
+        None, or_none(FILE), APPLICATION, "File of variables for the environment, NAME=value."
     )
 
     bind: tuple[str, ...] = option(
@@ -494,7 +508,11 @@ class Config:
 
     @classmethod
     def from_sources(
-        cls, flags: Mapping[str, object], environ: Mapping[str, str], file: Path | None
+        cls,
+        flags: Mapping[str, object],
+        environ: Mapping[str, str],
+        file: Path | None,
+        table: str | None = None,
     ) -> Config:
         """Build the configuration; a flag wins over the environment, that over the file.
 
@@ -502,30 +520,11 @@ class Config:
         text as typed, None where a flag was not given.  environ: each option as
         FASTCLUSTER_<FLAG>, WEB_CONCURRENCY for workers, FORWARDED_ALLOW_IPS, and, where
         nothing else says where to listen, systemd's LISTEN_FDS, then PORT.  file: a TOML file,
-        the table ``tool.fastcluster`` of it if it is a pyproject.toml.  Raises UsageError
+        the table ``tool.fastcluster`` of it if it is a pyproject.toml; its tables are
+        tables.py's affair.  table: the app of the file that is meant.  Raises UsageError
         with all that is wrong, each with the name under which it was given.
         """
-        complaints: list[str] = []
-        read = [
-            layers.read(SPELLINGS, given, complaints)
-            for given in (
-                layers.from_flags(SPELLINGS, flags),
-                layers.from_environ(SPELLINGS, environ),
-                layers.from_file(SPELLINGS, file, complaints),
-            )
-        ]
-        chosen = {
-            entry.name: layer[entry.name].value
-            for entry in OPTIONS
-            for layer in reversed(read)
-            if entry.name in layer
-        }
-        if chosen.get("reload"):
-            chosen.setdefault("env", "development")  # nobody else does that
-        chosen["bind"] = layers.addresses(read, environ, passed_sockets(environ), complaints)
-        if complaints:
-            raise UsageError("; ".join(complaints))
-        return cls(**chosen)
+        return explain(flags, environ, file, table).config
 
 
 OPTIONS = options_of(Config)
@@ -549,7 +548,83 @@ ADDRESS_PARTS: tuple[Option, ...] = (
 SPELLINGS = OPTIONS + ADDRESS_PARTS
 
 
-# ---- this process's surroundings
+# ---- all sources together
+
+
+class Explained(NamedTuple):
+    """A configuration, who said what of it by the options' fields, and the file that was read.
+
+    What is no key of origins was said by nobody.
+    """
+
+    config: Config
+    origins: dict[str, str]
+    file: Path | None
+
+
+def explain(
+    flags: Mapping[str, object],
+    environ: Mapping[str, str] | None,
+    file: Path | None,
+    table: str | None = None,
+) -> Explained:
+    """Build the configuration as Config.from_sources() does, and keep who said what.
+
+    environ: None for this process's own.
+    """
+    environ = os.environ if environ is None else environ
+    complaints: list[str] = []
+    written = tables.read(file, complaints)
+    tables.choose(written, table)
+    written.check(SPELLINGS, complaints)
+    given = [layers.from_flags(SPELLINGS, flags), layers.from_environ(SPELLINGS, environ)]
+    env = _environment_of([*given, *written.plain(SPELLINGS, table)])
+    known = [*ENVIRONMENTS, *written.environments(table)]
+    if env.value not in known:
+        names = ", ".join(dict.fromkeys(known))
+        complaints.append(f"{env.label} wants one of {names}, not {env.value!r}")
+    read = [
+        layers.read(SPELLINGS, layer, complaints)
+        for layer in [*given, *written.all(SPELLINGS, table, str(env.value))]
+    ]
+    chosen = {
+        entry.name: layer[entry.name]
+        for entry in OPTIONS
+        for layer in reversed(read)
+        if entry.name in layer
+    }
+    chosen["env"] = env
+    if table is not None:
+        chosen.setdefault("name", Given(f"apps.{table} in {written.name}", table))
+    bind, who = layers.addresses(read, environ, passed_sockets(environ), complaints)
+    chosen["bind"] = Given(who, bind)
+    if complaints:
+        raise UsageError("; ".join(dict.fromkeys(complaints)))
+    origins = {name: found.label for name, found in chosen.items() if found.label}
+    return Explained(Config(**{name: found.value for name, found in chosen.items()}), origins, file)
+
+
+def _environment_of(raw: Sequence[Layer]) -> Given:
+    """Return the name of the environment, which the profiles wait for."""
+    for layer in raw:
+        if "env" in layer:
+            given = layer["env"]
+            value = given.value
+            return Given(given.label, value.strip().lower() if isinstance(value, str) else value)
+    for layer in raw:
+        # Nobody else serves with --reload.
+        if "reload" in layer and layer["reload"].value not in (False, "false", "0", "no", "off"):
+            return Given(layer["reload"].label, "development")
+    return Given("", "production")
+
+
+def find(
+    file: str | None, environ: Mapping[str, str] | None = None, folder: Path | None = None
+) -> Path | None:
+    """Return the file with options: as named, else by FASTCLUSTER_CONFIG, else of the folder."""
+    environ = os.environ if environ is None else environ
+    named = file or environ.get("FASTCLUSTER_CONFIG")
+    return Path(named) if named else layers.find_file(folder or Path())
 
 
 def load(
@@ -558,16 +633,21 @@ def load(
     file: str | None = None,
     environ: Mapping[str, str] | None = None,
     folder: Path | None = None,
+    table: str | None = None,
 ) -> Config:
     """Build the configuration of this process: flags, os.environ, and the file that is found.
 
     file: the path given with --config; FASTCLUSTER_CONFIG may also name one, else
-    it is looked for in ``folder`` (the current one).  Raises UsageError.
+    it is looked for in ``folder`` (the current one).  table: the app of the file that is
+    meant.  Raises UsageError.
     """
     environ = os.environ if environ is None else environ
-    named = file or environ.get("FASTCLUSTER_CONFIG")
-    path = Path(named) if named else layers.find_file(folder or Path())
-    return Config.from_sources(flags, environ, path)
+    return explain(flags, environ, find(file, environ, folder), table).config
+
+
+def apps_of(file: Path | None) -> list[str]:
+    """Return the names of the apps in a file, in their order.  Raises UsageError."""
+    return list(tables.read(file, []).apps)
 
 
 def misspelt(environ: Mapping[str, str] | None = None) -> list[str]:

@@ -1,4 +1,4 @@
-"""What was given where: one layer for the flags, one for the environment, one for the file.
+"""What was given where: one layer for the flags, one for the environment, some for the file.
 
 The law: a layer keeps beside each value the name under which somebody gave it, so that a
 complaint can name it, and a value that makes no sense is complained of and left out.  It
@@ -64,27 +64,6 @@ def _is_service_link(name: str, value: str) -> bool:
     # Kubernetes gives every pod FASTCLUSTER_PORT=tcp://10.0.0.1:80 when a service
     # of the namespace is called "fastcluster".
     return name == "FASTCLUSTER_PORT" and "://" in value
-
-
-def from_file(options: Options, file: Path | None, complaints: list[str]) -> Layer:
-    """Return what a TOML file says; a key that is no option is complained of."""
-    if file is None:
-        return {}
-    known = {key: entry for entry in options for key in entry.keys}
-    layer: Layer = {}
-    for key, value in table_of(file).items():
-        entry = known.get(key.replace("-", "_"))
-        if entry is None:
-            hint = _did_you_mean(key, [entry.flag[2:] for entry in options])
-            complaints.append(f"{file.name} has {key!r}, which is no option{hint}")
-        else:
-            layer[entry.name] = Given(f"{key} in {file.name}", value)
-    return layer
-
-
-def _did_you_mean(word: str, words: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, words, n=1)
-    return f": did you mean {near[0]!r}?" if near else ": take it out"
 
 
 def table_of(file: Path) -> dict[str, Any]:
@@ -165,15 +144,16 @@ def addresses(
     environ: Mapping[str, str],
     passed: Sequence[int],
     complaints: list[str],
-) -> tuple[str, ...]:
-    """Merge bind, host, port, uds and fd of all layers, the strongest first.
+) -> tuple[tuple[str, ...], str]:
+    """Merge bind, host, port, uds and fd of all layers, the strongest first, and say who said so.
 
     The strongest layer that names a whole address decides alone, unless a
     stronger one gave a host or a port.  PORT is asked for a port last, and then
     the platform that set it wants to reach us from outside.  passed: descriptors
     that a service manager has opened, which are asked before it.
     """
-    host = port = None
+    host: Given | None = None
+    port: Given | None = None
     for layer in layers:
         whole = [name for name in ("bind", "uds", "fd") if name in layer]
         parts = [name for name in ("host", "port") if name in layer]
@@ -181,17 +161,21 @@ def addresses(
             first, second = layer[whole[0]].label, layer[parts[0]].label
             complaints.append(f"{first} and {second} both say where to listen: leave one out")
         if whole and host is None and port is None:
-            return _whole_addresses(layer)
+            labels = [layer[name].label for name in whole]
+            return _whole_addresses(layer), ", ".join(labels)
         if whole:
             break
-        host = layer["host"].value if host is None and "host" in layer else host
-        port = layer["port"].value if port is None and "port" in layer else port
+        host = layer.get("host") if host is None else host
+        port = layer.get("port") if port is None else port
     if host is None and port is None and passed:
-        return tuple(f"fd://{fd}" for fd in passed)
+        return tuple(f"fd://{fd}" for fd in passed), "LISTEN_FDS"
     platform = _port_of(environ, complaints) if port is None else None
     if host is None:
-        host = DEFAULT_HOST if platform is None else "0.0.0.0"
-    return (_join(host, port if port is not None else platform or DEFAULT_PORT),)
+        host = Given("", DEFAULT_HOST if platform is None else "0.0.0.0")
+    if port is None:
+        port = Given("PORT" if platform else "", platform or DEFAULT_PORT)
+    labels = list(dict.fromkeys(given.label for given in (host, port) if given.label))
+    return (_join(host.value, port.value),), ", ".join(labels)
 
 
 def _whole_addresses(layer: Layer) -> tuple[str, ...]:

@@ -227,6 +227,12 @@ PATTERNS = Kind(
 FOLDERS = Kind(
     "DIR", "one or more different folders", read_list, is_list_or_none, (str, list, tuple)
 )
+ENVIRONMENT = Kind(
+    "production|development",
+    "the name of an environment, such as production",
+    lambda text: text.strip().lower(),
+    lambda value: isinstance(value, str) and is_name(value),
+)
 PREFIX = Kind("PATH", "a path that begins with /", lambda text: text.rstrip("/"), is_prefix)
 LOOP = Kind(
     "auto|uvloop|asyncio|MODULE:FACTORY",

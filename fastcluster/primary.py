@@ -18,7 +18,7 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-from fastcluster import __version__, errors, heartbeat, reports, retirement
+from fastcluster import __version__, errors, heartbeat, reconfiguration, reports, retirement
 from fastcluster.channel import Message
 from fastcluster.child_process import how_it_ended
 from fastcluster.config import Config
@@ -129,9 +129,10 @@ class Primary(Seating):
 
         on_end: called when it is over, which may be at once.
         """
+        error = "the server stops" if self._stopping else self._read_config()
         order = Renewal("reload", self._seats, on_end, since=self._serial)
-        if self._stopping:
-            order.fail("the server stops")
+        if error is not None:
+            order.fail(error)
             return order
         self._give_up("another reload took its place")
         self._log.info("reload: new workers come up, old ones serve until they are ready")
@@ -150,6 +151,7 @@ class Primary(Seating):
             return
         self._give_up(why)
         self._log.info("%s: the workers start anew", why)
+        self._read_config()
         for seat in self._seats:
             self._unseat(seat)
         self._wake()
@@ -518,6 +520,33 @@ class Primary(Seating):
             seat.in_crash_loop = False
             seat.renew_s = 0.0
             seat.due_s = min(seat.due_s, self._now())
+
+    # ---- a new configuration
+
+    def _read_config(self) -> str | None:
+        """Have the workers to come live by what is written now; return what is wrong with it."""
+        if self._world.read_config is None:
+            return None
+        old = self._config
+        try:
+            read = self._world.read_config()
+        except errors.FastclusterError as error:
+            self._log.error("reload: the configuration cannot be used, all stays: %s", error)
+            return str(error)
+        self._config, changes, stays = reconfiguration.adopt(old, read)
+        self._world.adopt(self._config)
+        if stays:
+            self._log.warning(
+                "reload: %s cannot change while the server runs: start it again", ", ".join(stays)
+            )
+        if changes:
+            self._log.info("reload: %s", "; ".join(changes))
+        self._renewals.have_batch(self._config.reload_batch)
+        self._looks_s = _looks_every_s(self._config)
+        if old.n_workers != self._config.n_workers:
+            # Who has scaled by hand keeps that, as long as nobody writes another number.
+            self.scale(self._config.n_workers)
+        return None
 
     # ---- renewals
 

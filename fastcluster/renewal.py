@@ -79,6 +79,10 @@ class Renewals:
     def __bool__(self) -> bool:
         return bool(self._orders)
 
+    def have_batch(self, batch: int) -> None:
+        """Let so many successors come up at the same time from now on."""
+        self._batch = batch
+
     def add(self, order: Renewal) -> None:
         """Take an order; one that has nothing to do is over with `sweep()`."""
         self._orders.append(order)

@@ -46,6 +46,10 @@ class World:
     reopen: Callable[[], tuple[list[str], list[int]]] = lambda: ([], [])
     # Hears in one word what the cluster does, and what people may read of it.
     announce: Callable[[str, str], None] = lambda phase, status: None
+    # Reads the configuration anew, from wherever it is written.  Raises FastclusterError.
+    read_config: Callable[[], Config] | None = None
+    # Hears what of it the workers to come live by.
+    adopt: Callable[[Config], None] = lambda config: None
     chance: random.Random = field(default_factory=random.Random)
 
 

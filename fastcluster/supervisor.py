@@ -34,12 +34,14 @@ def run(
     listeners: Sequence[socket.socket],
     main: Callable[..., int],
     board: Board,
+    read_config: Callable[[], Config] | None = None,
 ) -> int:
     """Keep `config.n_workers` workers alive until a signal ends them; return the exit code.
 
     `listeners` listen already; they are closed when the cluster stops.  `main` is the
     life of a worker from the fork to its exit code, worker.main; `board` has
-    `primary.slots_for(config.most_workers)` slots or more.  Takes over the signals in SIGNALS until
+    `primary.slots_for(config.most_workers)` slots or more; `read_config` reads the configuration
+    anew for a reload.  Takes over the signals in SIGNALS until
     it returns, so it is called by the main thread, and no other thread runs.  Raises
     BindError if a server of the name that was given runs already.
     """
@@ -94,12 +96,18 @@ def run(
             for listener in listeners:
                 listener.close()
 
+        def adopt(new: Config) -> None:
+            nonlocal config
+            config = new
+
         world = World(
             spawn=spawn,
             forward=lambda slot, heirs: inboxes[slot].forward([inboxes[i] for i in heirs]),
             stop_listening=stop_listening,
             reopen=log.reopen,
             announce=announce,
+            read_config=read_config,
+            adopt=adopt,
         )
         urls = [sockets.url(listener) for listener in listeners]
         logger = logging.getLogger(log.NAME)

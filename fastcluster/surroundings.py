@@ -71,6 +71,41 @@ def parser_wanted(environ: Mapping[str, str] | None = None) -> str:
     return environ.get("FASTCLUSTER_PARSER", "")
 
 
+def working_folder(environ: Mapping[str, str] | None = None) -> str:
+    """Return the current folder as the shell calls it, with its symbolic links (PWD).
+
+    A release that is replaced by moving such a link is found anew by that name.
+    """
+    environ = os.environ if environ is None else environ
+    here, said = os.getcwd(), environ.get("PWD", "")
+    try:
+        return said if os.path.isabs(said) and os.path.samefile(said, here) else here
+    except OSError:
+        return here
+
+
+_from_file: dict[str, str] = {}
+
+
+def environ_without_file() -> dict[str, str]:
+    """Return this process's variables without those that set_variables() has put there."""
+    return {name: v for name, v in os.environ.items() if _from_file.get(name) != v}
+
+
+def set_variables(values: Mapping[str, str]) -> None:
+    """Put a file's variables into the environment, in the place of those of the last time.
+
+    What was there without a file stays as it is.
+    """
+    before = environ_without_file()
+    for name in [name for name in os.environ if name not in before]:
+        del os.environ[name]
+    _from_file.clear()
+    for name, value in values.items():
+        if name not in before:
+            os.environ[name] = _from_file[name] = value
+
+
 _environment: str | None = None
 
 

@@ -42,7 +42,10 @@ class Runs:
         self.names: list[Any] = []
         self.while_running: Callable[[], object] = lambda: None
 
-    def __call__(self, settings: Config, listeners: list[socket.socket]) -> int:
+    def __call__(
+        self, settings: Config, listeners: list[socket.socket], read_again: Callable[[], Config]
+    ) -> int:
+        self.read_again = read_again
         self.settings = settings
         self.names = [listener.getsockname() for listener in listeners]
         self.while_running()
@@ -418,7 +421,8 @@ def test_the_primary_gets_workers_sockets_and_a_board(monkeypatch: pytest.Monkey
     for module in (primary, server, supervisor, worker):
         monkeypatch.setattr(fastcluster, module.__name__, module, raising=False)
     assert cli.main(["serve", *FREE, "-w", "3"]) == 7
-    settings, listeners, main, board = called
+    settings, listeners, main, board, read_again = called
+    assert read_again() == settings
     assert settings.workers == 3
     assert len(listeners) == 1
     assert (main, board) == ("the life of a worker", "board of 17")
@@ -541,3 +545,78 @@ def test_the_help_names_no_command_that_is_not_there(capsys: pytest.CaptureFixtu
     cli.main(["serve", "--help"])
     words = re.findall(r"`fastcluster\s+(\w+)", capsys.readouterr().out)
     assert set(words) <= set(cli.commands.commands)
+
+
+# ---- config, env files, apps in a file
+
+
+def test_config_shows_what_serve_would_do(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "fastcluster.toml").write_text("threads = 3\n[apps.api]\nbacklog = 7\n")
+    monkeypatch.setenv("FASTCLUSTER_WORKERS", "2")
+    assert cli.main(["config", "app:app", "--table", "api", "--port", "9"]) == 0
+    shown = capsys.readouterr().out
+    for words in (
+        r'app = "app:app" +# APP',
+        r"workers = 2 +# FASTCLUSTER_WORKERS",
+        r"threads = 3 +# threads in fastcluster.toml",
+        r"backlog = 7 +# apps.api.backlog in fastcluster.toml",
+        r'bind = \["127.0.0.1:9"\] +# --port',
+    ):
+        assert re.search(f"(?m)^{words}$", shown), (words, shown)
+    assert cli.main(["config", "--json"]) == 0
+    assert '"from": "FASTCLUSTER_WORKERS"' in capsys.readouterr().out
+
+
+def test_variables_of_a_file_are_options_too(
+    runs: Runs, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    an_app()
+    monkeypatch.setenv("FASTCLUSTER_BACKLOG", "5")
+    (folder / "my.env").write_text("FASTCLUSTER_THREADS=3\nFASTCLUSTER_BACKLOG=4\nFC_WORD=one\n")
+    (folder / "fastcluster.toml").write_text('env-file = "my.env"\n')
+    try:
+        settings = served(runs, *FREE)
+        assert (settings.threads, settings.backlog) == (3, 5)
+        assert os.environ["FC_WORD"] == "one"
+        (folder / "my.env").write_text("FASTCLUSTER_THREADS=4\nFC_OTHER=two\n")
+        assert runs.read_again().threads == 4
+        assert "FC_WORD" not in os.environ
+        assert os.environ["FC_OTHER"] == "two"
+    finally:
+        config.set_variables({})
+
+
+def test_a_reload_finds_the_folder_by_its_name(
+    runs: Runs, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("r1", "r2"):
+        (folder / name).mkdir()
+        an_app(f"{name}/app.py")
+    current = folder / "current"
+    current.symlink_to("r1")
+    monkeypatch.chdir(current)
+    monkeypatch.setenv("PWD", str(current))
+    served(runs, "app:app", *FREE)
+    assert str(folder / "r1") in sys.path
+    current.unlink()
+    current.symlink_to("r2")
+    runs.read_again()
+    assert os.getcwd() == str(folder / "r2")
+    assert str(folder / "r2") in sys.path
+    assert str(folder / "r1") not in sys.path
+
+
+def test_a_file_of_several_apps_needs_to_be_told_which(
+    runs: Runs, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    an_app("site1.py")
+    (folder / "fastcluster.toml").write_text('[apps.web]\napp = "site1:app"\n[apps.api]\n')
+    assert cli.main(["serve", *FREE]) == 2
+    assert (
+        "has several apps (web, api): fastcluster start serves them all" in capsys.readouterr().err
+    )
+    assert served(runs, *FREE, "--table", "web").app == "site1:app"
+    assert runs.settings is not None
+    assert runs.settings.name == "web"

@@ -38,6 +38,7 @@ def test_the_defaults() -> None:
         "app_dir": ".",
         "root_path": "",
         "env": "production",
+        "env_file": None,
         "bind": ("127.0.0.1:8000",),
         "backlog": 2048,
         "uds_permissions": None,
@@ -137,6 +138,7 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "app_dir": ("src", "src"),
     "root_path": ("/api/", "/api"),
     "env": ("development", "development"),
+    "env_file": (".env", ".env"),
     "bind": ("0.0.0.0:80,unix:/run/x", ("0.0.0.0:80", "unix:/run/x")),
     "backlog": ("64", 64),
     "uds_permissions": ("660", 0o660),
@@ -347,7 +349,7 @@ def test_all_complaints_come_at_once(tmp_path: Path) -> None:
 
 def test_the_constructor_checks_too() -> None:
     with pytest.raises(UsageError, match=r"^--env wants .*; --workers wants .*, not -1$"):
-        Config(workers=-1, env="test")
+        Config(workers=-1, env="no name")
 
 
 @pytest.mark.parametrize("value", [True, 1.5, "3", None])

@@ -33,16 +33,6 @@ def test_a_service_of_kubernetes_is_no_port() -> None:
     assert layers.from_environ(OPTIONS, environ) == {}
 
 
-def test_a_file_names_the_key_that_it_has(tmp_path: Path) -> None:
-    file = tmp_path / "a.toml"
-    file.write_text("size = 3\nsice = 4\n")
-    complaints: list[str] = []
-    given = layers.from_file(OPTIONS, file, complaints)
-    assert shown(given) == {"size_bytes": ("size in a.toml", 3)}
-    assert complaints == ["a.toml has 'sice', which is no option: did you mean 'size'?"]
-    assert layers.from_file(OPTIONS, None, complaints) == {}
-
-
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     file = tmp_path / "a.toml"
     with pytest.raises(UsageError, match="cannot read"):
@@ -81,7 +71,7 @@ def test_where_to_listen(
 ) -> None:
     read = [{name: layers.Given(name, value) for name, value in one.items()} for one in given]
     complaints: list[str] = []
-    assert layers.addresses(read, environ, passed, complaints) == expected
+    assert layers.addresses(read, environ, passed, complaints)[0] == expected
     assert complaints == []
 
 
@@ -97,3 +87,17 @@ def test_a_misspelt_variable_is_told() -> None:
     assert layers.misspelt(OPTIONS, environ, ["FASTCLUSTER_DEBUG"]) == [
         "FASTCLUSTER_SIZZE in the environment is no option: did you mean FASTCLUSTER_SIZE?"
     ]
+
+
+def test_who_said_where_to_listen() -> None:
+    def said(*read: dict[str, object], passed: list[int] | None = None, **environ: str) -> str:
+        given = [{name: layers.Given(f"<{name}>", v) for name, v in one.items()} for one in read]
+        return layers.addresses(given, environ, passed or [], [])[1]
+
+    assert said() == ""
+    assert said({"bind": ("a:1",)}) == "<bind>"
+    assert said({"bind": ("a:1",), "uds": "x"}) == "<bind>, <uds>"
+    assert said({"port": 1}, {"host": "a"}) == "<host>, <port>"
+    assert said({"host": "a"}, PORT="80") == "<host>, PORT"
+    assert said(PORT="80") == "PORT"
+    assert said(passed=[3]) == "LISTEN_FDS"

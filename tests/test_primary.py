@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 import os
@@ -119,7 +120,7 @@ class Stage:
         self.has_log_file = False
         self.is_listening = True
         self._pids = itertools.count(100)
-        world = World(
+        self.world = World(
             spawn=self._spawn,
             forward=self._forward,
             stop_listening=self._stop_listening,
@@ -133,7 +134,7 @@ class Stage:
             kill=lambda pid, number: self.killed.append((pid, signal.Signals(number).name)),
         )
         log = logging.getLogger("fastcluster.test_primary")
-        self.primary = Primary(self.config, self.board, world, log, ["http://127.0.0.1:1"])
+        self.primary = Primary(self.config, self.board, self.world, log, ["http://127.0.0.1:1"])
 
     def _spawn(self, number: int, slot: int, generation: int) -> Child:
         if self.no_fork:
@@ -1025,6 +1026,60 @@ def test_who_starts_over_retires_all_at_once_and_raises_new_ones() -> None:
     stage.primary.start_over("app.py changed")
     stage.primary.settle()
     assert len(stage.spawned) == 7
+
+
+# ---- a new configuration
+
+
+def test_a_reload_takes_over_what_is_written_now(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=2)
+    old = stage.all_ready()
+    new = dataclasses.replace(stage.config, workers=3, threads=8, bind=("a:1",))
+    adopted: list[Config] = []
+    stage.world.read_config = lambda: new
+    stage.world.adopt = adopted.append
+    stage.primary.reload()
+    stage.primary.settle()
+    assert said(log, "reload: --workers from 2 to 3; --threads from 0 to 8")
+    assert said(log, "reload: --bind cannot change while the server runs", logging.WARNING)
+    assert (adopted[0].workers, adopted[0].threads) == (3, 8)
+    assert adopted[0].bind == stage.config.bind
+    assert len(stage.spawned) == 4
+    for worker in stage.workers()[2:]:
+        stage.says(worker, {"ready": {}})
+    assert old[0].state is State.DRAINING
+    stage.dies(old[0], 0)
+    stage.says(stage.newest(), {"ready": {}})
+    assert old[1].state is State.DRAINING
+
+
+def test_who_has_scaled_by_hand_keeps_it_in_a_reload() -> None:
+    stage = Stage(workers=2)
+    stage.all_ready()
+    stage.world.read_config = lambda: stage.config
+    stage.primary.scale(1)
+    stage.primary.reload()
+    stage.primary.settle()
+    assert stage.primary.status()["wanted"] == 1
+
+
+def test_a_configuration_that_makes_no_sense_fails_the_reload(
+    log: pytest.LogCaptureFixture,
+) -> None:
+    stage = Stage(workers=1)
+    [one] = stage.all_ready()
+
+    def read() -> Config:
+        raise errors.UsageError("fastcluster.toml has 'threds', which is no option")
+
+    stage.world.read_config = read
+    ended: list[str | None] = []
+    stage.primary.reload(lambda order: ended.append(order.error))
+    stage.primary.settle()
+    assert ended == ["fastcluster.toml has 'threds', which is no option"]
+    assert said(log, "the configuration cannot be used, all stays: fastcluster.toml has 'threds'")
+    assert stage.workers() == [one]
+    assert channel(one).sent == []
 
 
 # ---- more and fewer workers
