@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,9 @@ from fastcluster.errors import (
 if TYPE_CHECKING:
     from fastcluster.config import Config
     from fastcluster.options import Option
+    from fastcluster.pid_file import PidFile
     from fastcluster.sockets import ListeningSocket
+    from fastcluster.upgrade import Command, Legacy
 
 NAME = "fastcluster"
 WELCOME = "fastcluster.welcome:handler"
@@ -348,6 +351,27 @@ def _read(flags: dict[str, Any], file: str | None, table: str | None) -> Config:
 
 
 def _serve(app: str | None, config_file: str | None, table: str | None, **given: Any) -> int:
+    from fastcluster import upgrade
+
+    # Before anything changes the current folder.
+    command = upgrade.command_of(sys.orig_argv, sys.executable, config.working_folder())
+    legacy = upgrade.received()
+    try:
+        return _serve_with(command, legacy, app, config_file, table, **given)
+    except FastclusterError as error:
+        if legacy is not None:
+            legacy.fail(f"{error}\n{error.detail}" if error.detail else str(error))
+        raise
+
+
+def _serve_with(
+    command: Command,
+    legacy: Legacy | None,
+    app: str | None,
+    config_file: str | None,
+    table: str | None,
+    **given: Any,
+) -> int:
     flags = {**_move(given), "app": app}
     begun_in = config.working_folder()
     settings = _read(flags, config_file, table)
@@ -363,10 +387,10 @@ def _serve(app: str | None, config_file: str | None, table: str | None, **given:
 
     from fastcluster import pid_file
 
-    with pid_file.held(settings.pid_file):
-        listeners = _listen(settings)
+    with pid_file.held(settings.pid_file, at_once=legacy is None) as file:
+        listeners = _listen(settings, legacy)
         try:
-            return _run(settings, listeners, read_again)
+            return _run(settings, listeners, read_again, command, legacy, file)
         finally:
             for listener in listeners:
                 listener.close()
@@ -499,8 +523,8 @@ def _with_app(settings: Config) -> Config:
     return dataclasses.replace(settings, app=WELCOME, interface="native", factory=False)
 
 
-def _listen(settings: Config) -> list[ListeningSocket]:
-    """Open all listening sockets, or none and raise BindError.
+def _listen(settings: Config, legacy: Legacy | None) -> list[ListeningSocket]:
+    """Open all listening sockets, or none and raise BindError; those of before are taken over.
 
     The file of a unix socket belongs to whom the workers become, and has what --umask
     leaves, as with gunicorn.
@@ -511,10 +535,14 @@ def _listen(settings: Config) -> list[ListeningSocket]:
     if permissions is None and settings.umask is not None:
         permissions = 0o777 & ~settings.umask
     owner = privileges.identity(settings.user, settings.group)
-    addresses = [sockets.parse(text) for text in settings.bind]
+    addresses = [(text, sockets.parse(text)) for text in settings.bind]
     listeners: list[ListeningSocket] = []
     try:
-        for address in addresses:
+        for text, address in addresses:
+            inherited = None if legacy is None else legacy.take(text)
+            if inherited is not None:
+                listeners.append(inherited)
+                continue
             listeners.append(sockets.listen(address, settings.backlog, uds_permissions=permissions))
             if owner is not None and address.path and not address.path.startswith("@"):
                 privileges.give(address.path, owner)
@@ -526,7 +554,12 @@ def _listen(settings: Config) -> list[ListeningSocket]:
 
 
 def _run(
-    settings: Config, listeners: Sequence[ListeningSocket], read_again: Callable[[], Config]
+    settings: Config,
+    listeners: Sequence[ListeningSocket],
+    read_again: Callable[[], Config],
+    command: Command,
+    legacy: Legacy | None,
+    pid_file: PidFile,
 ) -> int:
     from fastcluster import log
 
@@ -538,7 +571,16 @@ def _run(
         # A compiled module is missing, or the parser that was asked for.
         raise UsageError(f"the server cannot be loaded: {error}") from error
     board = server.Board(primary.slots_for(settings.most_workers))
-    return supervisor.run(settings, listeners, worker.main, board, read_again)
+    return supervisor.run(
+        settings,
+        listeners,
+        worker.main,
+        board,
+        read_again,
+        command=command,
+        legacy=legacy,
+        pid_file=pid_file,
+    )
 
 
 # ---- words for people

@@ -48,8 +48,10 @@ from fastcluster.options import (
 )
 from fastcluster.surroundings import (
     debug,
+    environ_of_heir,
     environ_without_file,
     environment,
+    legacy_fd,
     notify_socket,
     parser_wanted,
     passed_sockets,
@@ -69,8 +71,10 @@ __all__ = [
     "Config",
     "Explained",
     "debug",
+    "environ_of_heir",
     "environ_without_file",
     "environment",
+    "legacy_fd",
     "notify_socket",
     "parser_wanted",
     "passed_sockets",
@@ -114,7 +118,12 @@ MOST_WORKERS = 16
 # The names of environments that mean something to us; others are those of profiles.
 ENVIRONMENTS = ("production", "development")
 # Variables of ours that are no options.
-NO_OPTIONS = ("FASTCLUSTER_CONFIG", "FASTCLUSTER_DEBUG", "FASTCLUSTER_PARSER")
+NO_OPTIONS = (
+    "FASTCLUSTER_CONFIG",
+    "FASTCLUSTER_DEBUG",
+    "FASTCLUSTER_PARSER",
+    "FASTCLUSTER_UPGRADE",
+)
 # Of the descriptor limit, how much there has to be for a worker that may be asked for.
 DESCRIPTORS_A_WORKER = 64
 

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 from fastcluster.renewal import Renewal, TellEnd
+from fastcluster.upgrade import CannotUpgrade
 
 HEAD_MOST_BYTES = 8192
 BODY_MOST_BYTES = 4096
@@ -40,6 +41,7 @@ class PrimaryLike(Protocol):
     def status(self) -> dict[str, Any]: ...
     def reload(self, on_end: TellEnd | None = None) -> Renewal: ...
     def restart(self, number: int, on_end: TellEnd | None = None) -> Renewal: ...
+    def upgrade(self, on_end: TellEnd | None = None) -> Renewal: ...
     def scale(self, wanted: int) -> None: ...
     def stop(self) -> None: ...
     def kill_all(self) -> None: ...
@@ -88,9 +90,10 @@ class Client:
 class Control:
     """The control socket and its clients.
 
-    listener: listens, does not block, and is closed with this.  The owner polls for what
-    `interests()` says, calls `happened()` for what it is told, and `settle()` in every
-    turn; `next_deadline()` says when that has something to do.
+    listener: listens, does not block, and is closed with this.  is_open: False lets clients
+    wait in its queue until `open()`, for as long as another primary serves them.  The owner
+    polls for what `interests()` says, calls `happened()` for what it is told, and `settle()`
+    in every turn; `next_deadline()` says when that has something to do.
     """
 
     def __init__(
@@ -100,8 +103,11 @@ class Control:
         primary: PrimaryLike,
         log: logging.Logger,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        is_open: bool = True,
     ) -> None:
         self.name = name
+        self._is_open = is_open
         self._listener = listener
         self._primary = primary
         self._log = log
@@ -115,9 +121,18 @@ class Control:
         """Return the descriptors to poll, each with its events."""
         wanted = {fd: client.interest for fd, client in self._clients.items()}
         # Others wait in the socket's queue meanwhile.
-        if len(self._clients) < CLIENTS_MOST and self._accepts_s is None:
+        if self._is_open and len(self._clients) < CLIENTS_MOST and self._accepts_s is None:
             wanted[self._listener.fileno()] = select.POLLIN
         return wanted
+
+    def open(self) -> None:
+        """Serve clients from now on."""
+        self._is_open = True
+
+    def leave_to_heir(self) -> None:
+        """Take no more clients: another primary serves the same socket; ours are answered."""
+        self._is_open = False
+        self._listener.close()
 
     def happened(self, fd: int, events: int) -> None:
         """Do what follows from what the poll says of one of our descriptors."""
@@ -246,6 +261,13 @@ class Control:
     def _reload(self, client: Client, words: dict[str, str]) -> None:
         self._await(client, words, self._primary.reload)
 
+    def _upgrade(self, client: Client, words: dict[str, str]) -> None:
+        try:
+            self._await(client, words, self._primary.upgrade)
+        except CannotUpgrade as error:
+            client.is_waiting = False
+            raise Refused(409, str(error)) from error
+
     def _restart(self, client: Client, words: dict[str, str]) -> None:
         number = whole_of(words, "worker")
         try:
@@ -294,6 +316,7 @@ ROUTES = {
     "/reload": "_reload",
     "/scale": "_scale",
     "/restart": "_restart",
+    "/upgrade": "_upgrade",
     "/stop": "_stop",
 }
 

@@ -1,4 +1,4 @@
-"""The commands that ask a running server: status, reload, scale, restart, stop and ps.
+"""The commands that ask a running server: status, reload, scale, restart, upgrade, stop and ps.
 
 The law: each prints what it was told, as a table for people or, with --json, as the server
 said it, and fails with what the server refused.  Printing is handed in by cli.py.
@@ -42,6 +42,13 @@ def commands(say: Say) -> list[click.Command]:
                 say, target, as_json, "restart", worker=worker
             ),
             click.Argument(["worker"], type=click.IntRange(min=0), metavar="WORKER"),
+        ),
+        _command(
+            "upgrade",
+            "Have a new primary take over, by the same command line: a new fastcluster, Python or "
+            "configuration. Waits until its workers serve. Fails with the error, and the old "
+            "primary serves on, if it does not come up.",
+            lambda target, as_json: _wait_for(say, target, as_json, "upgrade"),
         ),
         _command(
             "stop",

@@ -15,29 +15,63 @@ from collections.abc import Iterator
 from fastcluster.errors import UsageError
 
 
+class PidFile:
+    """This process's pid in a file, locked; path: None for no file.
+
+    The lock is the process's own and no forked child has it.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        self.path = None if path is None else os.path.abspath(path)
+        self._fd: int | None = None
+
+    def take(self) -> None:
+        """Write our pid.
+
+        Raises UsageError if another process holds the file, or it cannot be written.
+        """
+        if self.path is None:
+            return
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise UsageError(
+                f"the pid file {self.path} cannot be written ({error.strerror}): choose another one"
+            ) from error
+        try:
+            _write(fd, self.path)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+
+    def let_go(self) -> None:
+        """Give the lock away and leave the file, for the process that takes it next."""
+        if self._fd is not None:
+            os.close(self._fd)
+        self._fd = None
+
+    def remove(self) -> None:
+        """Remove the file if it is ours; may be repeated."""
+        if self._fd is not None and self.path is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self.path)
+        self.let_go()
+
+
 @contextlib.contextmanager
-def held(path: str | None) -> Iterator[None]:
+def held(path: str | None, *, at_once: bool = True) -> Iterator[PidFile]:
     """Keep this process's pid in the file while the context lasts; None: in none.
 
-    The lock is the process's own and no forked child has it.  Raises UsageError if
-    another process holds the file, or it cannot be written.
+    at_once: False leaves it to the caller to take it.  Raises UsageError as `take()` does.
     """
-    if path is None:
-        yield
-        return
+    file = PidFile(path)
+    if at_once:
+        file.take()
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise UsageError(
-            f"the pid file {path} cannot be written ({error.strerror}): choose another one"
-        ) from error
-    try:
-        _write(fd, path)
-        yield
-        with contextlib.suppress(OSError):
-            os.unlink(path)
+        yield file
     finally:
-        os.close(fd)
+        file.remove()
 
 
 def _write(fd: int, path: str) -> None:

@@ -26,6 +26,7 @@ from fastcluster.heartbeat import Verdict
 from fastcluster.renewal import Renewal, Renewals, TellEnd
 from fastcluster.roster import TABLE, Board, Event, Seat, State, Worker, backoff_s, count
 from fastcluster.seating import Seating, World
+from fastcluster.upgrade import CannotUpgrade
 
 # So many retired workers may still drain while a reload goes on.
 SPARE_SLOTS = 16
@@ -45,11 +46,10 @@ SIGNALS: dict[int, str] = {
     signal.SIGTTIN: "raise_one",
     signal.SIGTTOU: "retire_one",
     signal.SIGUSR1: "reopen_logs",
+    signal.SIGUSR2: "upgrade",
     signal.SIGWINCH: "rest",
     signal.SIGCHLD: "reap",
 }
-# Its default is to end the process, which nobody means who sends it.
-SIGNALS_TO_COME = (signal.SIGUSR2,)
 
 
 class Primary(Seating):
@@ -75,6 +75,10 @@ class Primary(Seating):
         self._stopped_s = 0.0
         self._shown: str | None = None  # the last boot failure that was logged in full
         self._resting = False
+        self._code = errors.EXIT_OK  # what a stop ends with
+        self._serves_on = False  # another primary does: ours drain as in a reload
+        self._was_told = False  # to stop, while we leave anyway
+        self.boot_failure: str | None = None  # why a worker did not come up, the last one
         self._renewals = Renewals(config.reload_batch)
         self._looks_s = _looks_every_s(config)  # 0: workers are never looked at
         self._looked_s = world.clock()
@@ -95,14 +99,18 @@ class Primary(Seating):
 
     def signalled(self, number: int) -> None:
         """Do what a signal asks for."""
-        name = SIGNALS.get(number)
-        if name is None:
-            self._log.warning("%s is not supported yet", signal.Signals(number).name)
-            return
-        getattr(self, name)()
+        try:
+            getattr(self, SIGNALS[number])()
+        except CannotUpgrade as error:
+            self._log.warning("upgrade: refused: %s", error)
 
     def stop(self) -> None:
         """Retire all workers; the second time, kill them."""
+        if self._serves_on and not self._was_told:
+            # Who stops a whole service signals both primaries once; ours drain anyway.
+            self._was_told = True
+            self._stopped_s = self._now()
+            return
         if self._stopping:
             # timeout(1) and some supervisors signal the process and its group: that is
             # one wish, and nobody asks twice within a tenth of a second.
@@ -123,6 +131,46 @@ class Primary(Seating):
         self._log.info("stopping at once")
         for worker in list(self.workers.values()):
             self._happens(worker, Event.KILL)
+
+    def leave(self, exit_code: int = errors.EXIT_OK) -> None:
+        """Retire all workers while those of another primary serve on the same sockets.
+
+        exit_code: what the process ends with.
+        """
+        if self._stopping:
+            return
+        self._begin_to_stop()
+        self._code, self._serves_on = exit_code, True
+        self._log.info("leaving: %s to drain", count(len(self.workers), "worker"))
+        for worker in list(self.workers.values()):
+            self._happens(worker, Event.RETIRE)
+
+    def upgrade(self, on_end: TellEnd | None = None) -> Renewal:
+        """Have a new primary take over; on_end: called when it has, or has failed to.
+
+        Raises CannotUpgrade where that is not begun.
+        """
+        if self._stopping:
+            raise CannotUpgrade("the server stops")
+        if not self._ever_ready:
+            raise CannotUpgrade("no worker serves yet")
+        order = Renewal("upgrade", [], on_end)
+        self._world.upgrade(order)
+        return order
+
+    def announce(self) -> None:
+        """Tell the service manager how things are, who did not hear us before."""
+        self._world.announce("ready", self._summary())
+
+    @property
+    def is_stopping(self) -> bool:
+        """Tell whether the server was told to stop, or leaves."""
+        return self._stopping
+
+    @property
+    def is_up(self) -> bool:
+        """Tell whether all workers serve that are wanted."""
+        return all(s.worker is not None and s.worker.state is State.READY for s in self._seats)
 
     def reload(self, on_end: TellEnd | None = None) -> Renewal:
         """Replace all workers, each when its successor is READY; one that runs gives way.
@@ -245,6 +293,7 @@ class Primary(Seating):
                 return
             worker = self.workers.get(pid)
             if worker is None:
+                self._world.stranger_died(pid, status)
                 continue
             self.hear(worker)
             worker.status = status
@@ -341,13 +390,13 @@ class Primary(Seating):
 
     def _drain(self, worker: Worker) -> None:
         worker.deadline_s = self._now() + self._config.timeout_graceful_s
-        if not worker.channel.send({"drain": {"last": self._stopping}}):
+        if not worker.channel.send({"drain": {"last": self._is_last}}):
             self._signal(worker, signal.SIGTERM)
 
     def _hurry(self, worker: Worker) -> None:
         # It drains on its own account and holds the listeners open, for which nobody
         # listens any more if the whole cluster stops.
-        worker.channel.send({"drain": {"last": self._stopping}})
+        worker.channel.send({"drain": {"last": self._is_last}})
 
     def _abort(self, worker: Worker) -> None:
         self._log.error(
@@ -446,7 +495,7 @@ class Primary(Seating):
     def _report_failed_boot(self, worker: Worker) -> None:
         """Log why a worker did not come up, but the same reason in full only once."""
         why = worker.failure or f"{how_it_ended(worker.status)} while it started"
-        worker.seat.why = why
+        worker.seat.why = self.boot_failure = why
         if why == self._shown:
             self._log.debug("%s failed for the same reason", worker)
             return
@@ -607,6 +656,11 @@ class Primary(Seating):
 
     # ---- the end
 
+    @property
+    def _is_last(self) -> bool:
+        """Whether nobody listens any more when our workers have drained."""
+        return self._stopping and not self._serves_on
+
     def _begin_to_stop(self) -> None:
         self._stopping = True
         self._resting = False
@@ -619,7 +673,7 @@ class Primary(Seating):
             return
         if self._stopping:
             self._log.info("stopped")
-            self.exit_code = errors.EXIT_OK
+            self.exit_code = self._code
         elif not self._ever_ready:
             self._log.error("no worker came up: giving up")
             self.exit_code = errors.EXIT_APP

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from fastcluster import proc, retirement
 from fastcluster.child_process import Child
 from fastcluster.config import Config
+from fastcluster.renewal import Renewal
 from fastcluster.roster import BACKOFF_MOST_S, Board, Seat, State, Worker, backoff_s, count
 
 # A worker that lived shorter than this is not replaced at once.
@@ -50,6 +51,10 @@ class World:
     read_config: Callable[[], Config] | None = None
     # Hears what of it the workers to come live by.
     adopt: Callable[[Config], None] = lambda config: None
+    # Begins an upgrade under this order; raises CannotUpgrade.
+    upgrade: Callable[[Renewal], object] = lambda order: None
+    # Hears of a process that was reaped and is no worker.
+    stranger_died: Callable[[int, int], object] = lambda pid, status: None
     chance: random.Random = field(default_factory=random.Random)
 
 

@@ -69,6 +69,19 @@ class ListeningSocket(socket.socket):
         found = os.stat(path)
         self._file = (os.getpid(), os.path.abspath(path), found.st_dev, found.st_ino)
 
+    @property
+    def file(self) -> tuple[str, int, int] | None:
+        """Path, device and inode of the file that this process would remove."""
+        return None if self._file is None else self._file[1:]
+
+    def own_file_as(self, path: str, device: int, inode: int) -> None:
+        """Remove the file that another process has made, which has handed it over."""
+        self._file = (os.getpid(), path, device, inode)
+
+    def disown_file(self) -> None:
+        """Leave the file to the process that it was handed over to."""
+        self._file = None
+
     def close(self) -> None:
         """Close the socket, and remove its file if this process made it."""
         mine, self._file = self._file, None

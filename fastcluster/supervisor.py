@@ -11,45 +11,55 @@ import logging
 import math
 import os
 import select
-import socket
 import time
 from collections.abc import Callable, Sequence
 
-from fastcluster import child_process, control_folder, log, proc, sockets
+from fastcluster import child_process, control_folder, errors, log, proc, sockets, upgrade
 from fastcluster.channel import Channel, Inbox
 from fastcluster.child_process import Child, SignalPipe
 from fastcluster.config import Config, notify_socket, watchdog_s
 from fastcluster.control import Control
 from fastcluster.control_folder import NameTaken
-from fastcluster.errors import BindError
-from fastcluster.primary import SIGNALS, SIGNALS_TO_COME, Primary
+from fastcluster.errors import BindError, FastclusterError
+from fastcluster.pid_file import PidFile
+from fastcluster.primary import SIGNALS, Primary
 from fastcluster.roster import Board
 from fastcluster.seating import World
+from fastcluster.sockets import ListeningSocket
 from fastcluster.systemd import Notifier
+from fastcluster.upgrade import CannotUpgrade, Command, Legacy, Succession
 from fastcluster.watcher import Watcher
 
 
 def run(
     config: Config,
-    listeners: Sequence[socket.socket],
+    listeners: Sequence[ListeningSocket],
     main: Callable[..., int],
     board: Board,
     read_config: Callable[[], Config] | None = None,
+    *,
+    command: Command | None = None,
+    legacy: Legacy | None = None,
+    pid_file: PidFile | None = None,
 ) -> int:
     """Keep `config.n_workers` workers alive until a signal ends them; return the exit code.
 
-    `listeners` listen already; they are closed when the cluster stops.  `main` is the
-    life of a worker from the fork to its exit code, worker.main; `board` has
-    `primary.slots_for(config.most_workers)` slots or more; `read_config` reads the configuration
-    anew for a reload.  Takes over the signals in SIGNALS until
-    it returns, so it is called by the main thread, and no other thread runs.  Raises
-    BindError if a server of the name that was given runs already.
+    `listeners` listen already, in the order of `config.bind`; they are closed when the
+    cluster stops.  `main` is the life of a worker from the fork to its exit code,
+    worker.main; `board` has `primary.slots_for(config.most_workers)` slots or more.
+    command: starts a successor of this process, None: there can be none.  legacy: what the
+    primary before us hands down.  pid_file: is to hold our pid, now or when we take over.
+    read_config: reads the configuration anew for a reload.
+
+    Takes over the signals in SIGNALS until it returns, so it is called by the main thread,
+    and no other thread runs.  Raises BindError if a server of the name that was given runs
+    already.
     """
     with contextlib.ExitStack() as at_end:
         # Before the first fork, so that a signal during the start is kept.
-        signals = SignalPipe([*SIGNALS, *SIGNALS_TO_COME])
+        signals = SignalPipe(SIGNALS)
         at_end.callback(signals.close)
-        named = _listen_for_control(config)
+        named = _listen_for_control(config, legacy)
         if named is not None:
             at_end.callback(named[1].close)
         inboxes = [Inbox() for _ in range(board.slots)]
@@ -79,9 +89,11 @@ def run(
             foreign = [inbox.receiving for inbox in inboxes if inbox is not inboxes[slot]]
             controls = control.sockets() if control is not None else []
             watching = [watcher.channel] if watcher is not None else []
+            heirs = succession.channels()
+            past = [] if legacy is None else [legacy.channel]
             return child_process.spawn(
                 live,
-                close=[*others, *foreign, *controls, *watching],
+                close=[*others, *foreign, *controls, *heirs, *past, *watching],
                 exit_timeout_s=max(1.0, config.timeout_graceful_s),
             )
 
@@ -90,7 +102,9 @@ def run(
 
         def announce(phase: str, status: str) -> None:
             _show(config, phase)
-            notifier.tell(phase, status)
+            # Before we have taken over the service manager hears of the old primary alone.
+            if legacy is None or legacy.is_ours:
+                notifier.tell(phase, status)
 
         def stop_listening() -> None:
             for listener in listeners:
@@ -100,6 +114,26 @@ def run(
             nonlocal config
             config = new
 
+        def start_heir() -> Child:
+            if command is None:
+                raise CannotUpgrade("this program cannot be started again by itself")
+            return child_process.spawn(command.start)
+
+        def heirlooms() -> dict[str, ListeningSocket]:
+            return upgrade.heirlooms(config.bind, listeners, None if named is None else named[1])
+
+        def hand_over(pid: int, names: Sequence[str], path: str | None) -> None:
+            for name, listener in heirlooms().items():
+                if name in names:
+                    listener.disown_file()
+            if control is not None and upgrade.CONTROL in names:
+                control.leave_to_heir()
+            if pid_file is not None and pid_file.path == path:
+                pid_file.let_go()
+            notifier.hand_over(pid)
+            primary.leave()
+            stop_listening()
+
         world = World(
             spawn=spawn,
             forward=lambda slot, heirs: inboxes[slot].forward([inboxes[i] for i in heirs]),
@@ -108,18 +142,36 @@ def run(
             announce=announce,
             read_config=read_config,
             adopt=adopt,
+            upgrade=lambda order: succession.begin(order),
+            stranger_died=lambda pid, status: succession.died(pid, status),
         )
         urls = [sockets.url(listener) for listener in listeners]
         logger = logging.getLogger(log.NAME)
+        succession = Succession(
+            start_heir,
+            heirlooms,
+            None if named is None else named[0],
+            hand_over,
+            world.kill,
+            config.timeout_startup_s,
+            logger,
+        )
+        at_end.callback(succession.close)
         primary = Primary(config, board, world, logger, urls)
-        control = None if named is None else Control(*named, primary, logger)
+        control = (
+            None if named is None else Control(*named, primary, logger, is_open=legacy is None)
+        )
         if control is not None:
             at_end.callback(control.close)
+        loop = _Loop(primary, signals, inboxes, control, succession, notifier, watcher)
+        if legacy is not None:
+            at_end.callback(legacy.channel.close)
+            loop.rise = _Rise(legacy, primary, control, pid_file, logger)
+            legacy.starting(config.timeout_startup_s)
         _show(config, "starting")
         primary.start()
         while primary.exit_code is None:
-            _turn(primary, signals, inboxes, control, watcher, notifier.next_beat())
-            notifier.beat()
+            loop.turn()
         return primary.exit_code
 
 
@@ -129,10 +181,16 @@ def _show(config: Config, phase: str) -> None:
         proc.set_title(f"fastcluster: primary {phase} [{config.app}]")
 
 
-def _listen_for_control(config: Config) -> tuple[str, socket.socket] | None:
+def _listen_for_control(
+    config: Config, legacy: Legacy | None
+) -> tuple[str, ListeningSocket] | None:
     """Open the control socket; a server that can have none serves without it, and says why."""
     if not config.control:
         return None
+    if legacy is not None and legacy.control_name and config.name in (None, legacy.control_name):
+        inherited = legacy.take(upgrade.CONTROL)
+        if inherited is not None:
+            return legacy.control_name, inherited
     try:
         return control_folder.listen(config.name, config.app or "app")
     except NameTaken:
@@ -146,51 +204,144 @@ def _listen_for_control(config: Config) -> tuple[str, socket.socket] | None:
         return None
 
 
-def _turn(
-    primary: Primary,
-    signals: SignalPipe,
-    inboxes: Sequence[Inbox],
-    control: Control | None,
-    watcher: Watcher | None,
-    wake_s: float | None,
-) -> None:
-    """Wait until something happens, or the moment wake_s, and do what follows."""
-    poll = select.poll()
-    poll.register(signals.fileno(), select.POLLIN)
-    speakers = {w.channel.fileno(): w for w in primary.workers.values() if not w.channel.eof}
-    for fd, worker in speakers.items():
-        poll.register(fd, select.POLLIN | (select.POLLOUT if worker.channel.wants_write else 0))
-    orphaned = {inboxes[slot].receiving.fileno(): slot for slot in primary.orphaned_inboxes()}
-    for fd in orphaned:
-        poll.register(fd, select.POLLIN)
-    controls = {} if control is None else control.interests()
-    for fd, wanted in controls.items():
-        poll.register(fd, wanted)
-    if watcher is not None and not watcher.is_gone:
-        poll.register(watcher.fileno(), select.POLLIN)
-    deadline_s = _first(
-        primary.next_deadline(), None if control is None else control.next_deadline(), wake_s
-    )
-    wait_ms = None if deadline_s is None else max(0.0, deadline_s - time.monotonic()) * 1000
-    events = poll.poll(None if wait_ms is None else math.ceil(wait_ms))
-    # Signals first: who stops the whole group has told the workers, too, and they are not
-    # to be replaced.
-    for number in signals.read():
-        primary.signalled(number)
-    for fd, what in events:
-        if fd in orphaned:
-            primary.sweep_inbox(orphaned[fd])
-        elif fd in speakers:
-            if what & select.POLLOUT:
-                speakers[fd].channel.flush()
-            primary.hear(speakers[fd])
-        elif control is not None and fd in controls:
-            control.happened(fd, what)
-        elif watcher is not None and fd == watcher.fileno():
-            _hear_of_changes(watcher, primary)
-    if control is not None:
-        control.settle()
-    primary.settle()
+class _Rise:
+    """A new primary on its way to take over: it says how it goes, and is told when."""
+
+    def __init__(
+        self,
+        legacy: Legacy,
+        primary: Primary,
+        control: Control | None,
+        pid_file: PidFile | None,
+        logger: logging.Logger,
+    ) -> None:
+        self._legacy = legacy
+        self._primary = primary
+        self._control = control
+        self._pid_file = pid_file
+        self._log = logger
+
+    def fileno(self) -> int:
+        """Return the descriptor of the talk with the old primary."""
+        return self._legacy.channel.fileno()
+
+    def settle(self) -> bool:
+        """Say what there is to say; return True once all is ours, and there is no more."""
+        primary, legacy = self._primary, self._legacy
+        legacy.hear()
+        if not legacy.has_answered:
+            if primary.boot_failure is not None:
+                # As in a reload the first that fails ends it: the old ones serve on.
+                legacy.fail(primary.boot_failure)
+                primary.leave(errors.EXIT_APP)
+            elif primary.exit_code is not None:
+                legacy.fail("no worker came up")
+            elif primary.is_up and not primary.is_stopping:
+                path = None if self._pid_file is None else self._pid_file.path
+                legacy.ready(path)
+        if legacy.is_ours and not primary.is_stopping:
+            self._take_over()
+            return True
+        return False
+
+    def _take_over(self) -> None:
+        self._legacy.own()
+        if self._pid_file is not None:
+            try:
+                self._pid_file.take()
+            except FastclusterError as error:
+                # Too late to go back: the old workers drain.
+                self._log.error("%s", error)
+        if self._control is not None:
+            self._control.open()
+        self._log.info("primary %d has taken over", os.getpid())
+        self._primary.announce()
+
+
+class _Loop:
+    """Waits for whatever happens and tells those whom it concerns."""
+
+    def __init__(
+        self,
+        primary: Primary,
+        signals: SignalPipe,
+        inboxes: Sequence[Inbox],
+        control: Control | None,
+        succession: Succession,
+        notifier: Notifier,
+        watcher: Watcher | None,
+    ) -> None:
+        self._primary = primary
+        self._signals = signals
+        self._inboxes = inboxes
+        self._control = control
+        self._succession = succession
+        self._notifier = notifier
+        self._watcher = watcher
+        self.rise: _Rise | None = None
+
+    def turn(self) -> None:
+        """Wait until something happens, or is due, and do what follows."""
+        primary, control, succession = self._primary, self._control, self._succession
+        poll = select.poll()
+        poll.register(self._signals.fileno(), select.POLLIN)
+        if self.rise is not None:
+            poll.register(self.rise.fileno(), select.POLLIN)
+        speakers = {w.channel.fileno(): w for w in primary.workers.values() if not w.channel.eof}
+        for fd, worker in speakers.items():
+            wants_write = worker.channel.wants_write
+            poll.register(fd, select.POLLIN | (select.POLLOUT if wants_write else 0))
+        orphaned = {
+            self._inboxes[slot].receiving.fileno(): slot for slot in primary.orphaned_inboxes()
+        }
+        for fd in orphaned:
+            poll.register(fd, select.POLLIN)
+        controls = {} if control is None else control.interests()
+        heirs = succession.interests()
+        for fd, wanted in (controls | heirs).items():
+            poll.register(fd, wanted)
+        watcher = self._watcher
+        if watcher is not None and not watcher.is_gone:
+            poll.register(watcher.fileno(), select.POLLIN)
+        events = poll.poll(self._wait_ms())
+        # Signals first: who stops the whole group has told the workers, too, and they are not
+        # to be replaced.
+        for number in self._signals.read():
+            primary.signalled(number)
+        for fd, what in events:
+            if fd in orphaned:
+                primary.sweep_inbox(orphaned[fd])
+            elif fd in speakers:
+                if what & select.POLLOUT:
+                    speakers[fd].channel.flush()
+                primary.hear(speakers[fd])
+            elif fd in heirs:
+                succession.happened(fd, what)
+            elif control is not None and fd in controls:
+                control.happened(fd, what)
+            elif watcher is not None and fd == watcher.fileno():
+                _hear_of_changes(watcher, primary)
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._control is not None:
+            self._control.settle()
+        self._succession.settle(self._primary.is_stopping)
+        self._primary.settle()
+        if self.rise is not None and self.rise.settle():
+            self.rise = None
+        self._notifier.beat()
+
+    def _wait_ms(self) -> int | None:
+        deadline_s = _first(
+            self._primary.next_deadline(),
+            None if self._control is None else self._control.next_deadline(),
+            self._succession.next_deadline(),
+            self._notifier.next_beat(),
+        )
+        if deadline_s is None:
+            return None
+        return math.ceil(max(0.0, deadline_s - time.monotonic()) * 1000)
 
 
 def _hear_of_changes(watcher: Watcher, primary: Primary) -> None:

@@ -124,3 +124,30 @@ def use_environment(name: str | None) -> None:
     """Decide what environment() says from now on; None leaves it to FASTCLUSTER_ENV."""
     global _environment
     _environment = name
+
+
+_LEGACY = "FASTCLUSTER_UPGRADE"
+_MEANT_FOR = ("LISTEN_PID", "WATCHDOG_PID")
+
+
+def environ_of_heir(parent_pid: int, fd: int) -> dict[str, str]:
+    """Return the environment of a new primary that this process, a fork of the old, becomes.
+
+    What a service manager meant for the old one is meant for it.  fd: of the channel over
+    which the old one speaks.
+    """
+    environ = environ_without_file()
+    for name in _MEANT_FOR:
+        if environ.get(name) == str(parent_pid):
+            environ[name] = str(os.getpid())
+    environ[_LEGACY] = f"{os.getpid()}:{fd}"
+    return environ
+
+
+def legacy_fd() -> int | None:
+    """Return the descriptor that environ_of_heir() told of, and take the variable away.
+
+    It names our pid, so that a program which somebody starts is never taken for a primary.
+    """
+    pid, _, fd = os.environ.pop(_LEGACY, "").partition(":")
+    return int(fd) if pid == str(os.getpid()) and fd.isascii() and fd.isdigit() else None

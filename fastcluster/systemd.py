@@ -50,6 +50,13 @@ class Notifier:
         with contextlib.suppress(OSError):
             self._socket.send("\n".join(lines).encode())
 
+    def hand_over(self, pid: int) -> None:
+        """Tell that another process is the service's main one from now on, and say no more."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.send(f"MAINPID={pid}".encode())
+        self.close()
+
     def next_beat(self) -> float | None:
         """Return the moment at which `beat()` has something to do; None: never."""
         return self._beat_s

@@ -43,7 +43,11 @@ class Runs:
         self.while_running: Callable[[], object] = lambda: None
 
     def __call__(
-        self, settings: Config, listeners: list[socket.socket], read_again: Callable[[], Config]
+        self,
+        settings: Config,
+        listeners: list[socket.socket],
+        read_again: Callable[[], Config],
+        *more: Any,
     ) -> int:
         self.read_again = read_again
         self.settings = settings
@@ -408,7 +412,7 @@ def test_an_interrupt_before_the_start(
 def test_the_primary_gets_workers_sockets_and_a_board(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Any] = []
 
-    def run(*words: Any) -> int:
+    def run(*words: Any, **more: Any) -> int:
         called.extend(words)
         return 7
 

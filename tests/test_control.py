@@ -23,6 +23,7 @@ from fastcluster.control import (
     Refused,
 )
 from fastcluster.renewal import Renewal, TellEnd
+from fastcluster.upgrade import CannotUpgrade
 
 
 class FakePrimary:
@@ -39,6 +40,13 @@ class FakePrimary:
     def reload(self, on_end: TellEnd | None = None) -> Renewal:
         self.did.append("reload")
         self.orders.append(Renewal("reload", [], on_end))
+        return self.orders[-1]
+
+    def upgrade(self, on_end: TellEnd | None = None) -> Renewal:
+        if "upgrade" in self.did:
+            raise CannotUpgrade("an upgrade is under way: wait for its end")
+        self.did.append("upgrade")
+        self.orders.append(Renewal("upgrade", [], on_end))
         return self.orders[-1]
 
     def restart(self, number: int, on_end: TellEnd | None = None) -> Renewal:
@@ -157,6 +165,19 @@ def test_a_reload_that_fails_says_why(desk: Desk) -> None:
     client = desk.send(b"POST /reload HTTP/1.1\r\n\r\n")
     desk.primary.orders[0].fail("ImportError: no\nTraceback")
     assert answer(client) == (500, {"error": "ImportError: no\nTraceback", "order": "reload"})
+
+
+def test_a_second_upgrade_is_refused_and_clients_go_to_the_heir(desk: Desk) -> None:
+    client = desk.send(b"POST /upgrade HTTP/1.1\r\n\r\n")
+    assert not desk.has_answered(client)
+    status, content = desk.ask("POST /upgrade")
+    assert (status, "under way" in content["error"]) == (409, True)
+    # The old primary closes its copy of the socket, and answers whom it has.
+    desk.control.leave_to_heir()
+    desk.turn()
+    assert not desk.has_answered(client)
+    desk.primary.orders[0].end_if_done()
+    assert answer(client)[0] == 200
 
 
 def test_who_leaves_while_it_waits_is_forgotten(desk: Desk) -> None:

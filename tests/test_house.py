@@ -69,7 +69,8 @@ LAYERS = {
     "roster": 33,
     "renewal": 34,
     "reports": 34,
-    "seating": 35,
+    "upgrade": 35,
+    "seating": 36,
     "primary": 40,
     "supervisor": 42,
     "control": 41,
@@ -117,6 +118,7 @@ PROCESSES = {
     "sockets",
     "supervisor",
     "watcher",
+    "upgrade",
 }
 BYTES = (
     {name for name, layer in LAYERS.items() if layer >= 20}

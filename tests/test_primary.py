@@ -27,6 +27,7 @@ from fastcluster.primary import (
     backoff_s,
     slots_for,
 )
+from fastcluster.upgrade import CannotUpgrade
 
 GRACE_S = 30.0
 STARTUP_S = 60.0
@@ -719,13 +720,53 @@ def test_a_worker_that_cannot_be_told_gets_the_signal() -> None:
     assert stage.killed == [(worker.pid, "SIGTERM")]
 
 
-@pytest.mark.parametrize("name", ["SIGUSR2"])
-def test_signals_to_come_end_nothing(log: pytest.LogCaptureFixture, name: str) -> None:
+# ---- upgrade
+
+
+def test_an_upgrade_is_refused_before_anybody_serves_and_at_a_stop(
+    log: pytest.LogCaptureFixture,
+) -> None:
     stage = Stage(workers=1)
-    stage.all_ready()
-    stage.primary.signalled(signal.Signals[name])
-    assert said(log, f"{name} is not supported yet", logging.WARNING) == 1
-    assert stage.states() == [State.READY]
+    stage.primary.start()
+    stage.primary.signalled(signal.SIGUSR2)
+    assert said(log, "upgrade: refused: no worker serves yet", logging.WARNING) == 1
+    stage.says(stage.newest(), {"ready": {}})
+    stage.primary.stop()
+    with pytest.raises(CannotUpgrade, match="the server stops"):
+        stage.primary.upgrade()
+
+
+def test_who_leaves_drains_as_in_a_reload() -> None:
+    stage = Stage(workers=2)
+    workers = stage.all_ready()
+    assert stage.primary.is_up
+    stage.primary.leave()
+    assert [channel(worker).sent for worker in workers] == [[DRAIN], [DRAIN]]
+    assert stage.states() == [State.DRAINING] * 2
+    # One signal to stop both primaries changes nothing, a second one ends ours at once.
+    stage.passes(1)
+    stage.primary.stop()
+    assert stage.killed == []
+    stage.passes(1)
+    stage.primary.stop()
+    assert [name for _, name in stage.killed] == ["SIGKILL"] * 2
+    for worker in workers:
+        stage.dies(worker, KILLED)
+    assert stage.primary.exit_code == errors.EXIT_OK
+
+
+def test_a_new_primary_whose_worker_fails_leaves_with_its_reason() -> None:
+    stage = Stage(workers=2)
+    stage.primary.start()
+    first, second = stage.workers()
+    stage.says(first, {"ready": {}})
+    assert not stage.primary.is_up
+    stage.says(second, {"failed": "ValueError: broken"})
+    stage.dies(second, CODE_3)
+    assert stage.primary.boot_failure == "ValueError: broken"
+    stage.primary.leave(errors.EXIT_APP)
+    stage.dies(first, 0)
+    assert stage.primary.exit_code == errors.EXIT_APP
 
 
 # ---- inboxes
