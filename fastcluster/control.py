@@ -41,6 +41,7 @@ class PrimaryLike(Protocol):
     def status(self) -> dict[str, Any]: ...
     def reload(self, on_end: TellEnd | None = None) -> Renewal: ...
     def restart(self, number: int, on_end: TellEnd | None = None) -> Renewal: ...
+    def drain(self, number: int | None = None, on_end: TellEnd | None = None) -> Renewal: ...
     def upgrade(self, on_end: TellEnd | None = None) -> Renewal: ...
     def scale(self, wanted: int) -> None: ...
     def stop(self) -> None: ...
@@ -262,19 +263,15 @@ class Control:
         self._await(client, words, self._primary.reload)
 
     def _upgrade(self, client: Client, words: dict[str, str]) -> None:
-        try:
-            self._await(client, words, self._primary.upgrade)
-        except CannotUpgrade as error:
-            client.is_waiting = False
-            raise Refused(409, str(error)) from error
+        self._await(client, words, self._primary.upgrade)
 
     def _restart(self, client: Client, words: dict[str, str]) -> None:
         number = whole_of(words, "worker")
-        try:
-            self._await(client, words, lambda on_end: self._primary.restart(number, on_end))
-        except LookupError as error:
-            client.is_waiting = False
-            raise Refused(404, str(error)) from error
+        self._await(client, words, lambda on_end: self._primary.restart(number, on_end))
+
+    def _drain(self, client: Client, words: dict[str, str]) -> None:
+        number = whole_of(words, "worker") if "worker" in words else None
+        self._await(client, words, lambda on_end: self._primary.drain(number, on_end))
 
     def _scale(self, client: Client, words: dict[str, str]) -> None:
         try:
@@ -302,13 +299,24 @@ class Control:
     def _await(
         self, client: Client, words: dict[str, str], begin: Callable[[TellEnd | None], Renewal]
     ) -> None:
-        """Begin something and answer when it is over, or at once if wait=0."""
-        if words.get("wait") == "0":
-            begin(None)
+        """Begin something and answer when it is over, or at once if wait=0.  Raises Refused."""
+        waits = words.get("wait") != "0"
+        if waits:
+            self._wait(client)
+        try:
+            begin(
+                (lambda order: self._answer(client, *outcome(order, self._primary)))
+                if waits
+                else None
+            )
+        except LookupError as error:
+            client.is_waiting = False
+            raise Refused(404, str(error)) from error
+        except CannotUpgrade as error:
+            client.is_waiting = False
+            raise Refused(409, str(error)) from error
+        if not waits:
             self._answer(client, 202, {"accepted": True})
-            return
-        self._wait(client)
-        begin(lambda order: self._answer(client, *outcome(order, self._primary)))
 
 
 ROUTES = {
@@ -316,6 +324,7 @@ ROUTES = {
     "/reload": "_reload",
     "/scale": "_scale",
     "/restart": "_restart",
+    "/drain": "_drain",
     "/upgrade": "_upgrade",
     "/stop": "_stop",
 }

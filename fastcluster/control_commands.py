@@ -1,4 +1,5 @@
-"""The commands that ask a running server: status, reload, scale, restart, upgrade, stop and ps.
+"""The commands that ask a running server: status, reload, scale, restart, drain, upgrade, stop
+and ps.
 
 The law: each prints what it was told, as a table for people or, with --json, as the server
 said it, and fails with what the server refused.  Printing is handed in by cli.py.
@@ -42,6 +43,17 @@ def commands(say: Say) -> list[click.Command]:
                 say, target, as_json, "restart", worker=worker
             ),
             click.Argument(["worker"], type=click.IntRange(min=0), metavar="WORKER"),
+        ),
+        _command(
+            "drain",
+            "Let all workers, or one, finish what they do and leave, and wait for that. No new "
+            "ones come until a reload, a restart or a scale: connections wait meanwhile.",
+            lambda target, as_json, worker: _wait_for(
+                say, target, as_json, "drain", **({} if worker is None else {"worker": worker})
+            ),
+            click.Argument(
+                ["worker"], type=click.IntRange(min=0), metavar="[WORKER]", required=False
+            ),
         ),
         _command(
             "upgrade",

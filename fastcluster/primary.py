@@ -74,7 +74,7 @@ class Primary(Seating):
         self._urls = urls
         self._stopped_s = 0.0
         self._shown: str | None = None  # the last boot failure that was logged in full
-        self._resting = False
+        self._drains: list[tuple[Renewal, list[Worker]]] = []  # and whose end each waits for
         self._code = errors.EXIT_OK  # what a stop ends with
         self._serves_on = False  # another primary does: ours drain as in a reload
         self._was_told = False  # to stop, while we leave anyway
@@ -214,7 +214,7 @@ class Primary(Seating):
             raise LookupError(f"there is no worker {number}")
         order = Renewal(f"restart of worker {number}", [seat], on_end, since=self._serial)
         self._log.info("%s: its successor comes up first", order.name)
-        self._wake()
+        self._wake([seat])
         self._renewals.add(order)
         return order
 
@@ -239,7 +239,7 @@ class Primary(Seating):
 
     def raise_one(self) -> None:
         """Have one worker more, if there may be one; wakes up who rests."""
-        if self._resting:
+        if any(seat.rests for seat in self._seats):
             self._wake()
         elif len(self._seats) < self._config.most_workers:
             self.scale(len(self._seats) + 1)
@@ -252,23 +252,38 @@ class Primary(Seating):
             self.scale(len(self._seats) - 1)
 
     def rest(self) -> None:
-        """Retire all workers and keep the listeners, until a reload or a raise wakes us up.
+        """Do what SIGWINCH asks for: drain().
 
         A terminal sends the same signal when its window is resized, which nobody means.
         """
-        if self._stopping or self._resting:
+        if self._stopping or self._rests:
             return
         if self._world.is_in_foreground():
             self._log.debug("SIGWINCH is the terminal's as long as we are in its foreground")
             return
-        self._resting = True
-        self._give_up("the workers were told to rest")
-        self._log.info(
-            "resting: %s to drain; HUP or TTIN wakes", count(len(self.workers), "worker")
-        )
-        for seat in self._seats:
+        self.drain()
+
+    def drain(self, number: int | None = None, on_end: TellEnd | None = None) -> Renewal:
+        """Retire all workers, or one, and keep the listeners, until a reload or a raise wakes us.
+
+        number: of the worker, None for all.  on_end: called once they are gone.  Raises
+        LookupError if there is no worker of that number.
+        """
+        seats = [seat for seat in self._seats if number in (None, seat.number)]
+        if not seats or self._stopping:
+            raise LookupError(f"there is no worker {number}" if seats == [] else "the server stops")
+        order = Renewal("drain" if number is None else f"drain of worker {number}", [], on_end)
+        if number is None:
+            self._give_up("the workers were told to rest")
+        leaving = [w for seat in seats for w in (seat.worker, seat.successor) if w is not None]
+        self._log.info("resting: %s to drain; HUP or TTIN wakes", count(len(leaving), "worker"))
+        for seat in seats:
+            seat.rests = True
             self._unseat(seat)
-        self._world.announce("status", "resting: connections wait")
+        self._drains.append((order, leaving))
+        words = "resting: connections wait" if self._rests else self._summary()
+        self._world.announce("status", words)
+        return order
 
     def reopen_logs(self) -> None:
         """Open the log files anew, here and in the workers, after somebody moved them away."""
@@ -319,9 +334,10 @@ class Primary(Seating):
             self._sweep_again_s = None
         if self._looks_s and now - self._looked_s >= self._looks_s:
             self._look(now)
-        if not self._stopping and not self._resting:
+        if not self._stopping:
             self._fill_seats()
             self._renew_next()
+        self._end_drains()
         self._end_if_over()
 
     def next_deadline(self) -> float | None:
@@ -331,8 +347,8 @@ class Primary(Seating):
             moments.append(self._sweep_again_s)
         if self._looks_s and any(w.state is State.READY for w in self.workers.values()):
             moments.append(self._looked_s + self._looks_s)
-        if not self._stopping and not self._resting and self._free_slots():
-            moments += [seat.due_s for seat in self._seats if seat.worker is None]
+        if not self._stopping and self._free_slots():
+            moments += [s.due_s for s in self._seats if s.worker is None and not s.rests]
             moments += [seat.renew_s for seat in self._seats if self._waits_for_renewal(seat)]
         moments = [moment for moment in moments if moment < math.inf]
         return min(moments, default=None)
@@ -349,6 +365,7 @@ class Primary(Seating):
             "age_s": round(now - self.began_s, 3),
             "wanted": len(self._seats),
             "most": self._config.most_workers,
+            "resting": [seat.number for seat in self._seats if seat.rests],
             "workers": [
                 reports.status_of(worker, self._board, now, self._world.rss_bytes(worker.pid))
                 for worker in sorted(self.workers.values(), key=lambda w: (w.seat.number, w.pid))
@@ -561,10 +578,10 @@ class Primary(Seating):
         for worker in workers:
             self._happens(worker, Event.RETIRE)
 
-    def _wake(self) -> None:
-        """Fill all seats at once: whoever rested or failed is wanted again."""
-        self._resting = False
-        for seat in self._seats:
+    def _wake(self, seats: Sequence[Seat] | None = None) -> None:
+        """Fill these seats at once, None: all; whoever rested or failed is wanted again."""
+        for seat in self._seats if seats is None else seats:
+            seat.rests = False
             seat.failures = 0
             seat.in_crash_loop = False
             seat.renew_s = 0.0
@@ -606,9 +623,11 @@ class Primary(Seating):
         """Raise successors, as many at a time as --reload-batch says."""
         if not self._renewals or not self._ever_ready:
             return
-        while (free := self._free_slots()) and (
-            found := self._renewals.next(self._seats, self._now())
-        ):
+        while True:
+            free = self._free_slots()
+            found = self._renewals.next(self._seats, self._now(), has_room=bool(free))
+            if found is None:
+                break
             _, seat = found
             seat.successor = self._raise(seat, free[0])
             if seat.successor is None:
@@ -663,27 +682,37 @@ class Primary(Seating):
 
     def _begin_to_stop(self) -> None:
         self._stopping = True
-        self._resting = False
         self._stopped_s = self._now()
         self._give_up("the server stops")
         self._world.announce("stopping", "stopping")
 
+    def _end_drains(self) -> None:
+        for order, leaving in self._drains:
+            if not any(worker.pid in self.workers for worker in leaving):
+                order.end_if_done()
+        self._drains = [drain for drain in self._drains if not drain[0].is_over]
+
     def _end_if_over(self) -> None:
-        if self.workers or self.exit_code is not None or self._resting:
+        if self.workers or self.exit_code is not None:
             return
         if self._stopping:
             self._log.info("stopped")
             self.exit_code = self._code
-        elif not self._ever_ready:
+        elif not self._ever_ready and not any(seat.rests for seat in self._seats):
             self._log.error("no worker came up: giving up")
             self.exit_code = errors.EXIT_APP
 
     # ---- words
 
+    @property
+    def _rests(self) -> bool:
+        """Whether all workers were told to rest."""
+        return not self._stopping and all(seat.rests for seat in self._seats)
+
     def _phase(self) -> str:
         if self._stopping:
             return "stopping"
-        if self._resting:
+        if self._rests:
             return "resting"
         if self._renewals.named("reload"):
             return "reloading"

@@ -99,11 +99,14 @@ class Renewals:
         """Tell whether the seat is to be renewed, or is being."""
         return any(seat in order.waiting or seat in order.underway for order in self._orders)
 
-    def next(self, seats: Sequence[Seat], now_s: float) -> tuple[Renewal, Seat] | None:
+    def next(
+        self, seats: Sequence[Seat], now_s: float, *, has_room: bool = True
+    ) -> tuple[Renewal, Seat] | None:
         """Return the next seat to be given a successor, and forget those that need none.
 
-        seats: those that there are; one that was taken away needs none, and one that is
-        empty is filled with new code anyway.
+        seats: those that there are; one that was taken away needs none.  One that is empty is
+        filled with new code anyway, and then waited for.  has_room: False finds none, but
+        takes note of those that were filled.
         """
         if sum(seat.successor is not None for seat in seats) >= self._batch:
             return None
@@ -111,9 +114,13 @@ class Renewals:
             for seat in list(order.waiting):
                 if seat.successor is not None or seat.renew_s > now_s:
                     continue
-                order.waiting.remove(seat)
                 worker = seat.worker
-                if seat not in seats or worker is None:
+                if worker is None and seat in seats:
+                    continue
+                if not has_room and worker is not None and worker.serial <= order.since:
+                    continue
+                order.waiting.remove(seat)
+                if worker is None or seat not in seats:
                     continue
                 if worker.serial <= order.since:
                     order.underway.append(seat)

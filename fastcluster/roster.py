@@ -96,6 +96,7 @@ class Seat:
     restarts: int = 0  # workers after the first
     why: str = ""  # the last one ended, in words
     in_crash_loop: bool = False
+    rests: bool = False  # it stays empty until somebody wakes it
 
 
 @dataclass(eq=False, slots=True)

@@ -122,7 +122,7 @@ class Seating:
 
     def _fill_seats(self) -> None:
         for seat in self._seats:
-            if seat.worker is None and seat.due_s <= self._now():
+            if seat.worker is None and not seat.rests and seat.due_s <= self._now():
                 free = self._free_slots()
                 if not free:
                     return

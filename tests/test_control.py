@@ -42,6 +42,11 @@ class FakePrimary:
         self.orders.append(Renewal("reload", [], on_end))
         return self.orders[-1]
 
+    def drain(self, number: int | None = None, on_end: TellEnd | None = None) -> Renewal:
+        self.did.append(("drain", number))
+        self.orders.append(Renewal("drain", [], on_end))
+        return self.orders[-1]
+
     def upgrade(self, on_end: TellEnd | None = None) -> Renewal:
         if "upgrade" in self.did:
             raise CannotUpgrade("an upgrade is under way: wait for its end")
@@ -165,6 +170,15 @@ def test_a_reload_that_fails_says_why(desk: Desk) -> None:
     client = desk.send(b"POST /reload HTTP/1.1\r\n\r\n")
     desk.primary.orders[0].fail("ImportError: no\nTraceback")
     assert answer(client) == (500, {"error": "ImportError: no\nTraceback", "order": "reload"})
+
+
+def test_a_drain_of_all_and_of_one(desk: Desk) -> None:
+    clients = [desk.send(f"POST /drain{q} HTTP/1.1\r\n\r\n".encode()) for q in ("", "?worker=3")]
+    assert desk.primary.did == [("drain", None), ("drain", 3)]
+    for client, order in zip(clients, desk.primary.orders, strict=True):
+        assert not desk.has_answered(client)
+        order.end_if_done()
+        assert answer(client)[1]["done"] == "drain"
 
 
 def test_a_second_upgrade_is_refused_and_clients_go_to_the_heir(desk: Desk) -> None:

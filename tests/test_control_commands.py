@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 from require import require_program
-from test_processes import Start, can_connect, start
+from test_processes import DEADLINE_S, Start, can_connect, start
 
 from fastcluster import cli, control_commands
 
@@ -71,6 +72,31 @@ def test_a_life_by_command(
     assert not can_connect(port)
     assert cluster.exit_code() == 0
     assert not list((runtime_folder / "fastcluster").iterdir())
+
+
+def test_a_drain_waits_and_so_does_what_wakes(
+    start: Start, runtime_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = start("--workers", "2", "--name", "drained")
+    old = cluster.ready(2)
+    name = ("--name", "drained")
+    assert run(capsys, "drain", "1", *name) == (0, "drained: drain of worker 1 done\n", "")
+    assert not cluster.is_alive(old[1])
+    code, out, _ = run(capsys, "drain", "--json", *name)
+    answer = json.loads(out)
+    assert (code, answer["done"], answer["status"]["state"]) == (0, "drain", "resting")
+    assert (answer["status"]["workers"], answer["status"]["resting"]) == ([], [0, 1])
+    assert run(capsys, "drain", "2", *name)[0] == 1
+
+    with socket.create_connection(("127.0.0.1", cluster.port), DEADLINE_S) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert run(capsys, "restart", "1", *name)[0] == 0
+        assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert run(capsys, "drain", *name)[0] == 0
+    # It answers when those serve that have woken up.
+    assert run(capsys, "reload", *name)[0] == 0
+    status = json.loads(run(capsys, "status", "--json", *name)[1])
+    assert [worker["state"] for worker in status["workers"]] == ["ready", "ready"]
 
 
 def test_several_side_by_side(

@@ -1211,6 +1211,51 @@ def test_winch_of_a_terminal_that_is_resized_means_nothing() -> None:
     assert worker.state is State.READY
 
 
+def test_a_drain_is_over_when_the_workers_are_gone() -> None:
+    stage = Stage(workers=2)
+    first, second = stage.all_ready()
+    ended: list[str | None] = []
+    stage.is_in_foreground = True  # which is for the signal alone
+    stage.primary.drain(1, lambda order: ended.append(order.error))
+    assert channel(second).sent == [DRAIN]
+    assert first.state is State.READY
+    assert stage.primary.status()["resting"] == [1]
+    assert stage.primary.status()["state"] == "serving"
+    stage.passes(5)
+    assert ended == []
+    stage.dies(second, 0)
+    assert ended == [None]
+    stage.passes(60)
+    assert stage.workers() == [first]  # nobody takes its place
+    with pytest.raises(LookupError, match="no worker 2"):
+        stage.primary.drain(2)
+    # Only whom a restart is meant for wakes.
+    stage.primary.drain(0)
+    stage.dies(first, 0)
+    assert stage.primary.status()["state"] == "resting"
+    stage.primary.restart(1, lambda order: ended.append(order.error))
+    stage.primary.settle()
+    assert [worker.seat.number for worker in stage.workers()] == [1]
+    assert len(ended) == 1
+    stage.says(stage.newest(), {"ready": {}})
+    assert ended == [None, None]
+
+
+def test_a_reload_of_resting_workers_waits_for_seats_without_a_slot() -> None:
+    stage = Stage(workers=1, spare=False)
+    [old] = stage.all_ready()
+    stage.primary.drain()
+    ended: list[str | None] = []
+    stage.primary.reload(lambda order: ended.append(order.error))
+    stage.primary.settle()
+    assert (ended, stage.workers()) == ([], [old])  # the slot is taken as long as it drains
+    stage.dies(old, 0)
+    assert ended == []
+    stage.says(stage.newest(), {"failed": "no"})
+    stage.dies(stage.newest(), CODE_3)
+    assert ended == ["no"]
+
+
 def test_a_stop_while_all_rest_ends_it() -> None:
     stage = Stage(workers=1)
     [worker] = stage.all_ready()

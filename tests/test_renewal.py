@@ -38,7 +38,11 @@ def test_those_that_need_none_are_passed_over() -> None:
     order = Renewal("reload", [empty, gone, fresh, coming], since=4)
     orders.add(order)
     assert orders.next([empty, fresh, coming], 0.0) is None
-    assert (order.waiting, order.underway) == ([], [coming])
+    # The empty one is waited for, which is filled by now in any other case.
+    assert (order.waiting, order.underway) == ([empty], [coming])
+    empty.worker = seat(0, 7, State.FORKED).worker
+    assert orders.next([empty, fresh, coming], 0.0) is None
+    assert (order.waiting, order.underway) == ([], [coming, empty])
 
 
 def test_a_seat_whose_successor_failed_waits() -> None:
