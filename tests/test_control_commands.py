@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from require import require_program
-from test_processes import DEADLINE_S, Start, can_connect, start
+from test_processes import DEADLINE_S, READY, Start, can_connect, start
 
 from fastcluster import cli, control_commands
 
@@ -78,10 +78,11 @@ def test_a_drain_waits_and_so_does_what_wakes(
     start: Start, runtime_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster = start("--workers", "2", "--name", "drained")
-    old = cluster.ready(2)
+    cluster.ready(2)
+    pids = {int(found[1]): int(found[2]) for found in cluster.said(READY)}
     name = ("--name", "drained")
     assert run(capsys, "drain", "1", *name) == (0, "drained: drain of worker 1 done\n", "")
-    assert not cluster.is_alive(old[1])
+    assert not cluster.is_alive(pids[1])
     code, out, _ = run(capsys, "drain", "--json", *name)
     answer = json.loads(out)
     assert (code, answer["done"], answer["status"]["state"]) == (0, "drain", "resting")
