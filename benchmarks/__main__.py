@@ -23,12 +23,16 @@ from benchmarks import (
     compare,
     guard,
     instructions,
+    layout,
     load,
     machine,
     memory,
     page,
+    plots,
     process,
     report,
+    scale,
+    scale_report,
 )
 from benchmarks.catalogue import ROOT, Places, ServerEntry
 from benchmarks.workloads import WORKLOADS, Workload
@@ -110,6 +114,16 @@ def json_option(command: Command) -> Command:
     )(command)
 
 
+def plots_option(command: Command) -> Command:
+    """Add the option for pictures."""
+    return click.option(
+        "--plots",
+        "plots_folder",
+        type=click.Path(path_type=Path, file_okay=False),
+        help="Also draw pictures into this folder, as PNG and SVG; needs matplotlib.",
+    )(command)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     """Measure fastcluster beside its peers and a raw C loop; benchmarks/README.md says how."""
@@ -143,6 +157,7 @@ def main() -> None:
 @click.option("--connections", type=click.IntRange(1), default=64, show_default=True)
 @server_options("")
 @json_option
+@plots_option
 @plainly
 def compare_command(
     workloads: list[str],
@@ -155,9 +170,11 @@ def compare_command(
     peers_folder: Path,
     python: str,
     json_file: Path | None,
+    plots_folder: Path | None,
 ) -> None:
     """Load servers side by side, one worker on one core, wrk on another."""
     load.check_installed()
+    _check_plots(plots_folder)
     cores = machine.choose_cores()
     if cores.are_siblings:
         tell("the two cores are threads of one core, so server and load slow each other down")
@@ -186,8 +203,94 @@ def compare_command(
             # After every workload, so that an interrupted run leaves what it has measured.
             data = report.document(described, plan, versions, measured, absent)
             report.write(json_file, data)
+    if plots_folder is not None:
+        rows = {name: compare.summarise(samples) for name, (samples, _) in measured.items()}
+        tell(f"drawn: {plots.names(plots.comparison(rows, plots_folder))}")
     ours = {entry.name for entry in entries if entry.package is None}
     _finish(any(ours & set(failures) for _, failures in measured.values()))
+
+
+@main.command("scale")
+@click.option(
+    "--handlers",
+    callback=split_names,
+    default=",".join(scale.HANDLERS),
+    show_default=True,
+    help="Workloads that have a native application.",
+)
+@click.option(
+    "--policies",
+    callback=split_names,
+    default="",
+    help=f"Of {', '.join(policy.name for policy in scale.POLICIES)}; nothing means all.",
+)
+@click.option(
+    "--workers",
+    "counts",
+    default="",
+    help="Numbers of workers such as 1-4,8.  [default: 1, 2, 3, 4, 6, 8, 12, 16 … all cores]",
+)
+@click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
+@click.option("--seconds", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--warm-up", "warm_up_s", type=click.IntRange(0), default=1, show_default=True)
+@click.option(
+    "--connections",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="For each worker.",
+)
+@click.option("--python", default=sys.executable, help="The Python that runs fastcluster.")
+@json_option
+@plots_option
+@plainly
+def scale_command(
+    handlers: list[str],
+    policies: list[str],
+    counts: str,
+    rounds: int,
+    seconds: int,
+    warm_up_s: int,
+    connections: int,
+    python: str,
+    json_file: Path | None,
+    plots_folder: Path | None,
+) -> None:
+    """Measure 1, 2, … N workers on the cores there are, and fit the Universal Scalability Law."""
+    load.check_installed()
+    _check_plots(plots_folder)
+    cores = layout.usable()
+    numbers = (
+        layout.parse_counts(counts, len(cores)) if counts else layout.worker_counts(len(cores))
+    )
+    layouts = [layout.lay_out(number, cores) for number in numbers]
+    for workload in _workloads(handlers):
+        if "native" not in workload.interfaces or workload.module != "benchmarks.apps":
+            raise machine.CannotMeasure(f"{workload.name} has no native application to scale")
+    chosen = scale.choose(policies)
+    machine.raise_file_limit(_files_for(connections * max(numbers)))
+    there = [policy for policy in chosen if scale.is_there(policy, python)]
+    absent = [policy.name for policy in chosen if policy not in there]
+    plan = scale.Plan(rounds, seconds, warm_up_s, connections)
+    places = Places(python=python)
+    measure_one = partial(scale.measure, plan=plan, places=places)
+    samples, failures = scale.run_rounds(plan, there, handlers, layouts, measure_one, tell)
+    rows = scale.summarise(samples)
+    curves = scale.curves(samples, rows)
+    described = machine.describe()
+    ours = next(entry for entry in catalogue.read() if entry.interface == "native")
+    versions = {"fastcluster": catalogue.version(ours, places) or "", "wrk": load.version()}
+    click.echo(report.machine_line(described, versions))
+    click.echo(scale_report.policies() + "\n")
+    click.echo(scale_report.scaling(plan, rows, curves, failures, absent, len(cores)))
+    if json_file is not None:
+        data = scale_report.document(
+            described, plan, versions, samples, rows, curves, failures, absent
+        )
+        report.write(json_file, data)
+    if plots_folder is not None:
+        tell(f"drawn: {plots.names(plots.scaling(rows, curves, plots_folder))}")
+    _finish(bool(failures))
 
 
 @main.command("memory")
@@ -313,16 +416,35 @@ def guard_command(update: bool, file: Path) -> None:
 
 
 @main.command("report")
-@click.argument("json_file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument(
+    "json_files",
+    metavar="FILE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+)
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
     help=f"Write it there instead of to stdout; the page is {page.OUTPUT.relative_to(ROOT)}.",
 )
+@plots_option
 @plainly
-def report_command(json_file: Path, output: Path | None) -> None:
-    """Make the page docs/performance.md from what `compare --json` wrote."""
-    text = page.page(page.read(json_file))
+def report_command(
+    json_files: tuple[Path, ...], output: Path | None, plots_folder: Path | None
+) -> None:
+    """Make the page docs/performance.md from what compare, scale and memory wrote with --json."""
+    _check_plots(plots_folder)
+    runs = [page.read(file) for file in json_files]
+    text = page.page(runs)
+    for run in runs if plots_folder is not None else ():
+        assert plots_folder is not None
+        drawn = []
+        if isinstance(run, page.Run):
+            drawn = plots.comparison(run.rows, plots_folder)
+        elif isinstance(run, page.ScaleRun):
+            drawn = plots.scaling(run.rows, run.curves, plots_folder)
+        tell(f"drawn: {plots.names(drawn)}")
     if output is None:
         click.echo(text, nl=False)
         return
@@ -355,6 +477,12 @@ def peers_command(catalogue_file: Path, peers_folder: Path) -> None:
     for package, is_installed in installed.items():
         click.echo(f"{package}: {'installed' if is_installed else 'could not be installed'}")
     _finish(not all(installed.values()))
+
+
+def _check_plots(folder: Path | None) -> None:
+    # Before anything is measured, so that no run of an hour ends without its pictures.
+    if folder is not None:
+        plots.check_installed()
 
 
 def _workloads(names: Sequence[str]) -> list[Workload]:

@@ -146,6 +146,12 @@ def answer_word(answer: bytes) -> str:
     return str(len(answer)) if answer.strip(b"x") == b"" else answer.decode("ascii")
 
 
+def python_path() -> dict[str, str]:
+    """Return the variable by which a Python finds this tree, before what it has already."""
+    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    return {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
 def version(entry: ServerEntry, places: Places) -> str | None:
     """Return the first line of what the server says of its version, or None if it is not there.
 
@@ -172,8 +178,7 @@ def version(entry: ServerEntry, places: Places) -> str | None:
 
 def _found(environment: Mapping[str, str]) -> dict[str, str]:
     # Servers find applications in different ways; PYTHONPATH holds for all of them.
-    paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return {"PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment}
+    return {**python_path(), **environment}
 
 
 def _entry(path: Path, given: dict[str, Any]) -> ServerEntry:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from benchmarks import client, load, process
 from benchmarks.catalogue import REFERENCE, ROOT, Places, ServerEntry, launch
@@ -100,13 +101,14 @@ def measure(
         directory=ROOT,
     ) as server:
         workload.check(port)
-        how = {"connections": plan.connections, "core": cores.load}
+        how: dict[str, Any] = {"connections": plan.connections, "cores": (cores.load,)}
         if plan.warm_up_s:
             load.run(workload, port, seconds=plan.warm_up_s, **how)
-        server_before_s, all_before_s = server.cpu_s(), busy_s(cores)
+        both = {cores.server, cores.load}
+        server_before_s, all_before_s = server.cpu_s(), busy_s(both)
         figures = load.run(workload, port, seconds=plan.seconds, **how)
         server_cpu_s = server.cpu_s() - server_before_s
-        all_cpu_s = busy_s(cores) - all_before_s
+        all_cpu_s = busy_s(both) - all_before_s
         memory = server.memory()
         server.check_alive()
     return weigh(figures, server_cpu_s, all_cpu_s, memory)

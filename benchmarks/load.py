@@ -1,4 +1,4 @@
-"""Runs of a load generator: one load, pinned to one core, and the figures it reports.
+"""Runs of a load generator: one load, pinned to its cores, and the figures it reports.
 
 It knows the command lines of wrk and of our own generators/websocket.c, and the line of figures
 that both print (wrk by wrk/report.lua), and nothing of servers.
@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,18 +68,22 @@ def command(
     *,
     connections: int,
     seconds: int,
-    core: int,
+    cores: Sequence[int],
     websocket_load: Path = WEBSOCKET_LOAD,
 ) -> list[str]:
-    """Return the load generator's command line for this workload."""
-    pinned = ["taskset", "-c", str(core)]
+    """Return the load generator's command line for this workload.
+
+    wrk has a thread for each core, as far as there are connections for them.
+    """
+    pinned = ["taskset", "-c", ",".join(map(str, cores))]
     n_connections = workload.connections or connections
+    n_threads = min(len(cores), n_connections)
     if workload.message_bytes:
         numbers = (port, n_connections, seconds, workload.message_bytes)
         return [*pinned, str(websocket_load), *map(str, numbers)]
     fields = [word for pair in workload.fields.items() for word in ("-H", ": ".join(pair))]
     return [
-        *(*pinned, "wrk", "--threads", "1"),
+        *(*pinned, "wrk", "--threads", str(n_threads)),
         *("--connections", str(n_connections)),
         *("--duration", f"{seconds}s", "--timeout", f"{REQUEST_TIMEOUT_S}s"),
         *("--script", workload.script),
@@ -88,12 +93,14 @@ def command(
     ]
 
 
-def run(workload: Workload, port: int, *, connections: int, seconds: int, core: int) -> Figures:
+def run(
+    workload: Workload, port: int, *, connections: int, seconds: int, cores: Sequence[int]
+) -> Figures:
     """Run the generator once and return its figures. Raises LoadFailed if there are none.
 
     Durations are whole seconds, as wrk takes them.
     """
-    words = command(workload, port, connections=connections, seconds=seconds, core=core)
+    words = command(workload, port, connections=connections, seconds=seconds, cores=cores)
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
             words, cwd=SCRIPTS, stdin=subprocess.DEVNULL, stdout=output, stderr=output

@@ -67,12 +67,12 @@ def parse_core_list(text: str) -> set[int]:
     return cores
 
 
-def busy_s(cores: Cores) -> float:
-    """Return the CPU time that the two cores have spent on anything at all, in seconds.
+def busy_s(cores: set[int]) -> float:
+    """Return the CPU time that these cores have spent on anything at all, in seconds.
 
     Time stolen by the hypervisor counts as busy: it was not ours.
     """
-    return parse_busy_s(Path("/proc/stat").read_text(), {cores.server, cores.load})
+    return parse_busy_s(Path("/proc/stat").read_text(), cores)
 
 
 def parse_busy_s(text: str, cores: set[int]) -> float:

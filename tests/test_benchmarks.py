@@ -74,7 +74,7 @@ def test_no_latencies_are_claimed_for_a_pipeline() -> None:
 
 
 def test_wrk_is_pinned_and_told_the_workload() -> None:
-    words = load.command(WORKLOADS["echo1k"], 8000, connections=64, seconds=2, core=3)
+    words = load.command(WORKLOADS["echo1k"], 8000, connections=64, seconds=2, cores=(3,))
     assert words[:4] == ["taskset", "-c", "3", "wrk"]
     assert words[words.index("--connections") + 1] == "64"
     assert words[words.index("--duration") + 1] == "2s"
@@ -82,7 +82,7 @@ def test_wrk_is_pinned_and_told_the_workload() -> None:
 
 
 def test_a_workload_may_fix_its_connections() -> None:
-    words = load.command(WORKLOADS["c1"], 8000, connections=64, seconds=2, core=1)
+    words = load.command(WORKLOADS["c1"], 8000, connections=64, seconds=2, cores=(1,))
     assert words[words.index("--connections") + 1] == "1"
 
 

@@ -47,7 +47,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_the_page_has_machine_versions_and_absent_servers(file: Path) -> None:
-    text = page.page(page.read(file))
+    text = page.page([page.read(file)])
     assert "date: 2026-01-02, processor: PDP-11" in text
     assert "fastcluster-native-llhttp fastcluster 9.8, wrk 4.1" in text
     assert "not measured: nginx." in text
@@ -63,7 +63,7 @@ def test_the_overview_has_ratios_and_spread_or_microseconds(file: Path) -> None:
 
 
 def test_every_workload_has_its_table(file: Path) -> None:
-    text = page.page(page.read(file))
+    text = page.page([page.read(file)])
     assert text.index("### hello:") < text.index("### cpu1ms:")
     assert "| fastcluster-native-llhttp | 11.50 | 1.15 | 1.10 | 1.20 |" in text
     assert "Errors, so do not compare: uvicorn (3)." in text
@@ -74,7 +74,7 @@ def test_the_command_prints_or_writes_the_same(file: Path, tmp_path: Path) -> No
     printed = CliRunner().invoke(command.main, ["report", str(file)])
     written = CliRunner().invoke(command.main, ["report", str(file), "--output", str(output)])
     assert (printed.exit_code, written.exit_code) == (0, 0)
-    assert output.read_text() == printed.output == page.page(page.read(file))
+    assert output.read_text() == printed.output == page.page([page.read(file)])
 
 
 def spoilt(file: Path, **changes: Any) -> str:
