@@ -75,7 +75,8 @@ static int on_message_complete(void *state) { return ((fc_parser *)state)->pause
 /* ---- reading heads */
 
 fc_parser *fc_parser_new(uint32_t max_fields) {
-  fc_parser *parser = calloc(1, sizeof *parser + max_fields * sizeof(fc_field));
+  /* One place more than is ever parsed, for a field of the server's own. */
+  fc_parser *parser = calloc(1, sizeof *parser + (max_fields + 1) * sizeof(fc_field));
   if (parser == NULL) return NULL;
   parser->request.max_fields = max_fields;
   parser->request.fields = parser->fields;

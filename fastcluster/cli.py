@@ -59,6 +59,7 @@ ALIASES = {
     "reload_include": ("--reload-extra-file",),
     "reload_exclude": ("--reload-ignore-patterns",),
     "env_file": ("--env-files",),
+    "access_log_format": ("--access-logformat",),
     "max_requests": ("--limit-max-requests",),
     "max_requests_jitter": ("--limit-max-requests-jitter",),
     "max_worker_lifetime_s": ("--workers-lifetime",),
@@ -127,7 +128,6 @@ NOT_YET = {
     "--daemon": "leave it out, and have systemd or a container run the server",
     "-D": "leave it out, and have systemd or a container run the server",
     "--limit-concurrency": "--limit-connections counts connections",
-    "--log-config": "leave it out: the log goes to stderr or to --log-file",
     "--header": "have the application or the proxy set it",
     "--ssl-keyfile": "have a proxy in front do TLS",
     "--ssl-certfile": "have a proxy in front do TLS",
@@ -564,6 +564,7 @@ def _run(
     from fastcluster import log
 
     log.open_files(settings.log_file, settings.access_log_file)
+    log.use_config(settings.log_config)
     log.set_up(settings.log_level, in_colour=settings.logs_in_colour)
     try:
         from fastcluster import primary, server, supervisor, worker

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from fastcluster import layers, tables
+from fastcluster import access_log, layers, tables
 from fastcluster.cpus import usable_cpus
 from fastcluster.errors import UsageError
 from fastcluster.layers import DEFAULT_HOST, DEFAULT_PORT, Given, Layer
@@ -23,6 +23,7 @@ from fastcluster.options import (
     ADDRESSES,
     APP,
     ENVIRONMENT,
+    FIELD_NAME,
     FILE,
     FOLDER,
     FOLDERS,
@@ -450,6 +451,12 @@ class Config:
         LOGS,
         "Least level of the error log on stderr: debug, info, warning, error or critical.",
     )
+    log_config: str | None = option(
+        None,
+        or_none(FILE),
+        LOGS,
+        "TOML or JSON file with logging's dictConfig; the error log is the logger fastcluster.",
+    )
     access_log: bool | None = option(
         None, or_none(SWITCH), LOGS, "Log each request to stdout.", shown="on in development"
     )
@@ -462,6 +469,23 @@ class Config:
         LOGS,
         "File of the access log, reopened on SIGUSR1; turns it on.",
         shown="stdout",
+    )
+    access_log_format: str | None = option(
+        None,
+        or_none(TEXT),
+        LOGS,
+        "common, combined, json, or a format of gunicorn's atoms: '%(h)s \"%(r)s\" %(s)s %(D)s'; "
+        "turns the access log on.",
+        shown="combined",
+    )
+    request_id_header: str | None = option(
+        None,
+        or_none(FIELD_NAME),
+        LOGS,
+        "Field that has a request's id, such as X-Request-ID; one without gets one.",
+    )
+    slow_request_time_s: float = option(
+        0.0, duration(0), LOGS, "Requests that take longer are told in the error log. 0: none."
     )
 
     def __post_init__(self) -> None:
@@ -483,6 +507,8 @@ class Config:
             found.append("--workers must not be above --max-workers")
         if self.limit_request_line_bytes > self.limit_request_head_bytes:
             found.append("--limit-request-line must not be above --limit-request-head")
+        if wrong := access_log.complaint(self.access_log_format):
+            found.append(f"--access-log-format: {wrong}")
         return found
 
     @property
@@ -505,9 +531,11 @@ class Config:
 
     @property
     def logs_access(self) -> bool:
-        """Whether each request is logged: as asked for, else to a file or in development."""
+        """Whether each request is logged: as asked for, else to a file, in a format or in
+        development."""
         if self.access_log is None:
-            return self.env == "development" or self.access_log_file is not None
+            said = (self.access_log_file, self.access_log_format)
+            return self.env == "development" or any(word is not None for word in said)
         return bool(self.access_log)
 
     @property

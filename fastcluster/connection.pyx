@@ -139,6 +139,8 @@ cdef class HttpConnection(Connection):
         self.door = None
         if exchange is None:
             return 0
+        if exchange.notes is not None:
+            self.service.observer.gone(exchange)
         self.exchange = None
         self.paused = False
         if exchange.ends_by_close and exchange.response_state == RESPONSE_STARTED:
@@ -451,12 +453,12 @@ cdef class HttpConnection(Connection):
         fc_slot_run(service.slot, 1)
         if service.proxies is not None:
             exchange.ask_proxy()
+        if service.observer is not None:
+            service.observer.begun(exchange, &parser.request)
         # From the method to the target's end, for whoever wonders what we do.
         fc_slot_note(service.slot, parser.request.base + parser.request.method,
                      parser.request.target + parser.request.target_len - parser.request.method,
                      &self.io.peer, exchange.began_ms)
-        if service.access is not None:
-            exchange.line = access_line(&parser.request)
         try:
             service.handler.begin(exchange)
         except Exception:
@@ -849,20 +851,3 @@ cdef int check_sizes(fc_request *request, Limits *limits) noexcept:
         if field.value + field.value_len - field.name > limits.field_size:
             return 431
     return 0
-
-
-cdef bytes field_value(const fc_request *request, const char *name, size_t name_len):
-    cdef const fc_field *field = fc_request_find(request, name, name_len)
-    if field == NULL:
-        return None
-    return PyBytes_FromStringAndSize(request.base + field.value, field.value_len)
-
-
-cdef tuple access_line(const fc_request *request):
-    """Copy what the access log wants to know while the head is there."""
-    return (
-        PyBytes_FromStringAndSize(request.base + request.method, request.method_len),
-        PyBytes_FromStringAndSize(request.base + request.target, request.target_len),
-        field_value(request, b"referer", 7),
-        field_value(request, b"user-agent", 10),
-    )

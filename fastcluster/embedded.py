@@ -115,7 +115,8 @@ class Server:
         loop = asyncio.get_running_loop()
         runner = self._handler if hasattr(self._handler, "attach") else _NoTasks()
         guest = Guest(runner, self.config, self._log, loop=loop)
-        access = log.AccessLog() if self.config.logs_access else None
+        config = self.config
+        access = log.open_access_log(config.access_log_format) if config.logs_access else None
         server = _Loop(self._handler, self.config, log=self._log, access=access)
         try:
             self._listen(server)

@@ -83,6 +83,20 @@ cdef class Consumer:
     cdef int resume(self) except -1
 
 
+cdef class Observer:
+    """Hears of exchanges, if anybody wants to know; see observer.pyx."""
+
+    # The head is complete and the handler not called; sets exchange.notes, without
+    # which nothing else is heard of the exchange.  May add one field to the head.
+    cdef int begun(self, Exchange exchange, fc_request *request) except -1
+    # The response's head is still to be finished, then it is.
+    cdef int answering(self, Exchange exchange) except -1
+    cdef int answered(self, Exchange exchange) except -1
+    # The response is over, or the client lost before that.
+    cdef int ended(self, Exchange exchange) except -1
+    cdef int gone(self, Exchange exchange) except -1
+
+
 cdef class Service:
     """What all connections of one server share; server.Server is the whole of it."""
 
@@ -102,7 +116,7 @@ cdef class Service:
     cdef readonly Handler handler
     cdef readonly object config  # config.Config
     cdef object log              # a logging.Logger
-    cdef object access           # log.AccessLog or None
+    cdef Observer observer       # None: nobody wants to know
     cdef object proxies          # forwarded.Proxies, None: nobody is trusted
     cdef bytes server_field      # value of the Server field, or b""
     cdef bint date_field
@@ -190,7 +204,7 @@ cdef class Exchange:
     cdef int64_t ended_ms
     cdef bytes trailers              # what add_trailer() has gathered, or None
     cdef tuple origin                # (host, port, scheme) by a trusted proxy's word, or None
-    cdef tuple line                  # (method, target, referer, user agent) for the access log
+    cdef object notes                # of the observer, or None: it does not look at this one
     cdef readonly int status         # 0 until start()
     cdef uint8_t request_state
     cdef uint8_t response_state

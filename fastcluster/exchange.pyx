@@ -58,6 +58,23 @@ cdef class Consumer:
         return 0
 
 
+cdef class Observer:
+    cdef int begun(self, Exchange exchange, fc_request *request) except -1:
+        raise NotImplementedError
+
+    cdef int answering(self, Exchange exchange) except -1:
+        return 0
+
+    cdef int answered(self, Exchange exchange) except -1:
+        return 0
+
+    cdef int ended(self, Exchange exchange) except -1:
+        return 0
+
+    cdef int gone(self, Exchange exchange) except -1:
+        return 0
+
+
 cdef class Listener:
     pass
 
@@ -299,9 +316,13 @@ cdef class Exchange:
             field = FC_CONN_CLOSE
         else:
             field = FC_CONN_NONE if self.minor >= 1 else FC_CONN_KEEP
+        if self.notes is not None:
+            service.observer.answering(self)
         if fc_head_finish(head, frame, length, field, service.date_text(),
                           span_of_bytes(service.server_field)) != FC_OK:
             raise MemoryError
+        if self.notes is not None:
+            service.observer.answered(self)
         self.response_state = RESPONSE_STARTED
         self.put(head.buf.ptr, head.buf.len, None)
         if self.status == 101:
@@ -441,10 +462,8 @@ cdef class Exchange:
         cdef Service service = connection.service
         self.response_state = RESPONSE_DONE
         self.ended_ms = service.loop.now_ms
-        if self.line is not None:
-            service.access.record(
-                self.client_host(), self.line[0], self.line[1], (self.major, self.minor),
-                self.status, self.sent, self.line[2], self.line[3])
+        if self.notes is not None:
+            service.observer.ended(self)
         if connection.corked:
             return 0
         return connection.advance()

@@ -180,7 +180,8 @@ class Server:
         self._own = _cluster is None or exclusive or where.reuse_port
         bind = bind_address if _cluster is None or self._own else _cluster.bind
         listening = bind(where, backlog or self.config.backlog, self.config.uds_permissions)
-        self._access = log.AccessLog() if self.config.logs_access else None
+        if self.config.logs_access:
+            self._access = log.open_access_log(self.config.access_log_format)
         self._loop = _Loop(self._native, self.config, access=self._access)
         self._loop.listen(listening)
         self._socket = listening

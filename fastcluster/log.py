@@ -1,26 +1,32 @@
 """The error log and the access log.
 
-The law: what reaches a file or a terminal is plain ASCII, escaped here and
-nowhere else (on a terminal a level may be coloured), and no call from the loop's
-thread ever waits for whoever reads the log.  This file knows nothing of processes
-but the name that it is told, and of HTTP no more than the words
-of one line.
+The law: what reaches a file or a terminal is plain ASCII, escaped here or, in a
+format of the user's, by access_log.py (on a terminal a level may be coloured), and
+no call from the loop's thread ever waits for whoever reads the log.  This file
+knows nothing of processes but the name that it is told, and of HTTP no more than
+the words of one line.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
+import copy
+import json
 import logging
+import logging.config
 import os
 import re
 import select
 import stat
 import threading
 import time
+import tomllib
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
+from fastcluster.access_log import QUOTABLE, UNQUOTABLE, Facts, LineFormat, as_hex, read_format
+from fastcluster.access_log import clf_time as _clf_time
 from fastcluster.errors import UsageError
 
 NAME = "fastcluster"
@@ -35,8 +41,6 @@ REPORT_EVERY_S = 10.0
 # What a line costs in memory while it waits, beside its texts.
 ENTRY_BYTES = 400
 
-MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-
 
 # What a terminal shows a level in (ECMA-48, SGR).
 COLOURS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
@@ -45,19 +49,12 @@ COLOURS = {"DEBUG": "2", "INFO": "32", "WARNING": "33", "ERROR": "31", "CRITICAL
 # ---- escaping
 
 _UNPRINTABLE = re.compile(rb"[^\x20-\x7e]")
-# In a quoted field also what ends or escapes it.
-_QUOTABLE = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\')
-_UNQUOTABLE = re.compile(b"[^" + re.escape(_QUOTABLE) + b"]")
-
-
-def _as_hex(found: re.Match[bytes]) -> bytes:
-    return b"\\x%02x" % found[0][0]
 
 
 def escape(text: str) -> str:
     r"""Return a text on one line of printable ASCII, other bytes of its UTF-8 as ``\xNN``."""
     raw = text.encode("utf-8", "surrogateescape")
-    return _UNPRINTABLE.sub(_as_hex, raw).decode("ascii")
+    return _UNPRINTABLE.sub(as_hex, raw).decode("ascii")
 
 
 # ---- files
@@ -253,9 +250,69 @@ def set_up(
     handler = Handler(fd)
     handler.setFormatter(Formatter(who, in_colour and os.isatty(fd)))
     logger.handlers[:] = [handler]
+    logger.filters[:] = [_Who(who)]
     logger.propagate = False
     logger.setLevel(level.upper())
+    if _configured is not None:
+        _apply(logger, *_configured)
     return logger
+
+
+# ---- logging as --log-config has it
+
+# The file, and what it says; forked workers have it, too.
+_configured: tuple[str, dict[str, Any]] | None = None
+
+
+class _Who(logging.Filter):
+    """Gives records the name of the process, for formats that have %(who)s."""
+
+    def __init__(self, who: str) -> None:
+        super().__init__()
+        self._who = who
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.who = self._who
+        return True
+
+
+def use_config(path: str | None) -> None:
+    """Have set_up() configure logging by a file from now on, None: by nothing but itself.
+
+    The file is TOML, or JSON if it is called so, with what logging.config.dictConfig takes;
+    version = 1 may be left out.  Raises UsageError if it cannot be read.
+    """
+    global _configured
+    if path is None:
+        _configured = None
+        return
+    try:
+        with open(path, "rb") as file:
+            said = json.load(file) if path.endswith(".json") else tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"--log-config: cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        kind = "JSON" if path.endswith(".json") else "TOML"
+        raise UsageError(f"--log-config: {path} is not a {kind} file: {error}") from error
+    if not isinstance(said, dict):
+        raise UsageError(f"--log-config: {path} has no table of settings")
+    _configured = path, {"version": 1, **said}
+
+
+def _apply(logger: logging.Logger, path: str, said: dict[str, Any]) -> None:
+    """Configure logging; the server's logger keeps its own handler if nobody speaks of it."""
+    try:
+        logging.config.dictConfig(copy.deepcopy(said))
+    except (ValueError, TypeError, AttributeError, ImportError, KeyError, OSError) as error:
+        why = f"{error}: {error.__cause__}" if error.__cause__ is not None else str(error)
+        raise UsageError(f"--log-config: {path} makes no sense: {why}") from error
+    ours = said.get("loggers", {}).get(NAME)
+    if ours is None:
+        if not said.get("root", {}).get("handlers"):
+            return
+        logger.handlers[:] = []
+        ours = {}
+    logger.propagate = bool(ours.get("propagate", not ours.get("handlers")))
 
 
 # ---- the access log
@@ -263,17 +320,6 @@ def set_up(
 
 # When (Unix time in seconds), then what AccessLog.record() takes.
 Entry = tuple[float, str, bytes, bytes, tuple[int, int], int, int, bytes | None, bytes | None]
-
-
-@functools.lru_cache(maxsize=4)
-def _clf_time(second: int) -> bytes:
-    at = time.localtime(second)
-    sign, offset_min = ("-", -at.tm_gmtoff // 60) if at.tm_gmtoff < 0 else ("+", at.tm_gmtoff // 60)
-    return (
-        f"{at.tm_mday:02d}/{MONTHS[at.tm_mon - 1]}/{at.tm_year}:"
-        f"{at.tm_hour:02d}:{at.tm_min:02d}:{at.tm_sec:02d} "
-        f"{sign}{offset_min // 60:02d}{offset_min % 60:02d}"
-    ).encode()
 
 
 def format_entry(entry: Entry) -> bytes:
@@ -285,8 +331,8 @@ def format_entry(entry: Entry) -> bytes:
     texts = (client.encode("utf-8", "surrogateescape"), method, target, referer, user_agent)
     words = [b"-" if text is None else text for text in texts]
     # One look at all of them is cheaper than five, and mostly there is nothing to escape.
-    if b"".join(words).translate(None, _QUOTABLE):
-        words = [_UNQUOTABLE.sub(_as_hex, word) for word in words]
+    if b"".join(words).translate(None, QUOTABLE):
+        words = [UNQUOTABLE.sub(as_hex, word) for word in words]
     return b'%b - - [%b] "%b %b HTTP/%d.%d" %d %b "%b" "%b"\n' % (
         words[0] or b"-",
         _clf_time(int(when)),
@@ -316,7 +362,10 @@ class AccessLog:
         *,
         limit_bytes: int = LIMIT_BYTES,
         clock: Callable[[], float] = time.time,
+        line_format: LineFormat | None = None,
     ) -> None:
+        # None: the combined format, of what record() takes.
+        self.line_format = line_format
         self._fd = fd
         self._limit_bytes = limit_bytes
         self._clock = clock
@@ -328,7 +377,7 @@ class AccessLog:
         """Forget all that waits; a child must not write its parent's lines again."""
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
-        self._entries: list[Entry] = []
+        self._entries: list[Entry | Facts] = []
         self._waiting_bytes = 0  # in _entries
         self._held_bytes = 0  # and in the batch that is being written
         self._dropped = 0
@@ -353,24 +402,53 @@ class AccessLog:
         response, as sent.
         """
         cost = ENTRY_BYTES + len(target) + len(referer or b"") + len(user_agent or b"")
+        when = self._clock()
+        self._take(
+            (when, client, method, target, http_version, status, body_bytes, referer, user_agent),
+            cost,
+        )
+
+    def record_facts(
+        self,
+        client: str,
+        method: bytes,
+        target: bytes,
+        http_version: tuple[int, int],
+        status: int,
+        body_bytes: int,
+        duration_ns: int,
+        fields: tuple[bytes | None, ...],
+        head: bytes,
+        request_id: str,
+        scheme: str,
+        server: tuple[str, int],
+    ) -> None:
+        """Be record() for a log with a line_format; see access_log.Facts."""
+        cost = ENTRY_BYTES + len(target) + len(head) + sum(len(field or b"") for field in fields)
+        facts = Facts(
+            self._clock(),
+            client,
+            method,
+            target,
+            http_version,
+            status,
+            body_bytes,
+            duration_ns,
+            fields,
+            head,
+            request_id,
+            scheme,
+            server,
+        )
+        self._take(facts, cost)
+
+    def _take(self, entry: Entry | Facts, cost: int) -> None:
         with self._lock:
             if self._closing or self._held_bytes + cost > self._limit_bytes:
                 self._dropped += 1
                 self._why = "the reader of the log is too slow"
                 return
-            self._entries.append(
-                (
-                    self._clock(),
-                    client,
-                    method,
-                    target,
-                    http_version,
-                    status,
-                    body_bytes,
-                    referer,
-                    user_agent,
-                )
-            )
+            self._entries.append(entry)
             self._held_bytes += cost
             was_below = self._waiting_bytes < FLUSH_BYTES
             self._waiting_bytes += cost
@@ -414,7 +492,7 @@ class AccessLog:
             self._report(is_last=False)
         self._report(is_last=True)
 
-    def _next_batch(self) -> tuple[list[Entry], int]:
+    def _next_batch(self) -> tuple[list[Entry | Facts], int]:
         """Wait for a batch; it is empty when the log is closed."""
         with self._lock:
             self._wake.wait_for(lambda: self._closing or self._entries)
@@ -425,18 +503,24 @@ class AccessLog:
             cost, self._waiting_bytes = self._waiting_bytes, 0
         return batch, cost
 
-    def _write(self, batch: list[Entry]) -> None:
+    def _write(self, batch: list[Entry | Facts]) -> None:
         written = 0
         try:
             is_pipe = stat.S_ISFIFO(os.fstat(self._fd).st_mode)
             limit = PIPE_BYTES if is_pipe else FLUSH_BYTES
-            for count, piece in _pieces(map(format_entry, batch), limit):
+            for count, piece in _pieces(map(self._line, batch), limit):
                 self._write_piece(piece)
                 written += count
         except OSError as error:
             with self._lock:
                 self._dropped += len(batch) - written
                 self._why = error.strerror or str(error)
+
+    def _line(self, entry: Entry | Facts) -> bytes:
+        if not isinstance(entry, Facts):
+            return format_entry(entry)
+        assert self.line_format is not None
+        return self.line_format.line(entry)
 
     def _write_piece(self, piece: bytes) -> None:
         left = memoryview(piece)
@@ -458,6 +542,16 @@ class AccessLog:
             dropped, self._dropped = self._dropped, 0
             self._last_report_s = now_s
         logging.getLogger(NAME).warning("access log: %d lines were dropped: %s", dropped, self._why)
+
+
+def open_access_log(format_text: str | None, fd: int = 1) -> AccessLog:
+    """Return an access log in a format, as --access-log-format names it; None: combined.
+
+    Raises ValueError for a format that makes no sense.
+    """
+    if format_text in (None, "combined"):
+        return AccessLog(fd)
+    return AccessLog(fd, line_format=read_format(format_text))
 
 
 def _pieces(lines: Iterable[bytes], limit: int) -> Iterator[tuple[int, bytes]]:

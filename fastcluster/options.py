@@ -185,6 +185,14 @@ def is_name(value: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._:-]{0,59}", value) is not None
 
 
+# Fields by which messages are framed and routed: no name of a request.
+FRAMING = frozenset(("content-length", "transfer-encoding", "connection", "host", "upgrade"))
+
+
+def is_token(value: str) -> bool:
+    return re.fullmatch(r"[A-Za-z0-9-]{1,100}", value) is not None
+
+
 def is_loop(value: object) -> bool:
     if not isinstance(value, str):
         return False
@@ -232,6 +240,12 @@ ENVIRONMENT = Kind(
     "the name of an environment, such as production",
     lambda text: text.strip().lower(),
     lambda value: isinstance(value, str) and is_name(value),
+)
+FIELD_NAME = Kind(
+    "NAME",
+    "the name of a header field, such as X-Request-ID",
+    str.strip,
+    lambda value: isinstance(value, str) and is_token(value) and value.lower() not in FRAMING,
 )
 PREFIX = Kind("PATH", "a path that begins with /", lambda text: text.rstrip("/"), is_prefix)
 LOOP = Kind(

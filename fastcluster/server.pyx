@@ -25,6 +25,7 @@ from posix.unistd cimport write
 
 from fastcluster.connection cimport HttpConnection
 from fastcluster.exchange cimport Consumer, Handler, Limits, Listener, Service
+from fastcluster.observer cimport observer_for
 from fastcluster.csrc cimport *
 
 from fastcluster.forwarded import Proxies
@@ -201,7 +202,7 @@ cdef class Server(Service):
         self.config = config
         self.limits = limits_of(config, len(outboxes))
         self.log = log if log is not None else logging.getLogger("fastcluster")
-        self.access = access
+        self.observer = observer_for(config, access)
         if config.forwarded_allow_ips:
             self.proxies = Proxies(config.forwarded_allow_ips)
         self.index = slot

@@ -27,7 +27,7 @@ from fastcluster.channel import Channel
 from fastcluster.child_process import SignalPipe, accept_signals, leave_within
 from fastcluster.config import Config, use_environment
 from fastcluster.errors import EXIT_APP, EXIT_OK, AppLoadError
-from fastcluster.log import AccessLog, access_fd, error_fd, set_up, take_files
+from fastcluster.log import access_fd, error_fd, open_access_log, set_up, take_files
 
 if TYPE_CHECKING:
     from fastcluster.exchange import Handler
@@ -116,7 +116,9 @@ def main(
             if not config.reload:
                 raise
             handler, guest = _make_page(error, config, log), None
-        access = AccessLog(access_fd()) if config.logs_access else None
+        access = None
+        if config.logs_access:
+            access = open_access_log(config.access_log_format, access_fd())
         from fastcluster.server import Server
 
         server = Server(

@@ -98,6 +98,10 @@ def test_the_defaults() -> None:
         "access_log": None,
         "log_file": None,
         "access_log_file": None,
+        "access_log_format": None,
+        "log_config": None,
+        "request_id_header": None,
+        "slow_request_time_s": 0.0,
     }
 
 
@@ -195,9 +199,13 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "server_header": ("no", False),
     "date_header": ("off", False),
     "log_level": ("warn", "warning"),
+    "log_config": ("logging.toml", "logging.toml"),
     "access_log": ("true", True),
     "log_file": ("error.log", "error.log"),
     "access_log_file": ("access.log", "access.log"),
+    "access_log_format": ("json", "json"),
+    "request_id_header": ("X-Request-ID", "X-Request-ID"),
+    "slow_request_time_s": ("500ms", 0.5),
 }
 
 

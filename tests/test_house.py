@@ -17,6 +17,8 @@ CSRC = ROOT / "csrc"
 LAYERS = {
     "csrc": 10,
     "errors": 10,
+    "access_log": 15,
+    "request_ids": 15,
     "cpus": 15,
     "heartbeat": 15,
     "proc": 15,
@@ -33,6 +35,7 @@ LAYERS = {
     "config": 20,
     "retirement": 22,
     "exchange": 20,
+    "observer": 24,
     "parser": 25,
     "spool": 25,
     "deflate": 25,
