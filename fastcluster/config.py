@@ -58,6 +58,7 @@ from fastcluster.surroundings import (
     passed_sockets,
     polling_wanted,
     runtime_folder,
+    scheduling_policy,
     set_variables,
     use_environment,
     watchdog_s,
@@ -81,6 +82,7 @@ __all__ = [
     "passed_sockets",
     "polling_wanted",
     "runtime_folder",
+    "scheduling_policy",
     "set_variables",
     "usable_cpus",
     "use_environment",
@@ -123,6 +125,7 @@ NO_OPTIONS = (
     "FASTCLUSTER_CONFIG",
     "FASTCLUSTER_DEBUG",
     "FASTCLUSTER_PARSER",
+    "FASTCLUSTER_SCHED_POLICY",
     "FASTCLUSTER_UPGRADE",
 )
 # Of the descriptor limit, how much there has to be for a worker that may be asked for.

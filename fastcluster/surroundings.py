@@ -151,3 +151,9 @@ def legacy_fd() -> int | None:
     """
     pid, _, fd = os.environ.pop(_LEGACY, "").partition(":")
     return int(fd) if pid == str(os.getpid()) and fd.isascii() and fd.isdigit() else None
+
+
+def scheduling_policy(environ: Mapping[str, str] | None = None) -> str:
+    """Return FASTCLUSTER_SCHED_POLICY, the word for a cluster's scheduling policy, else ""."""
+    environ = os.environ if environ is None else environ
+    return environ.get("FASTCLUSTER_SCHED_POLICY", "")
