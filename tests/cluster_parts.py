@@ -60,7 +60,7 @@ class Program:
     def end(self, code: int = 0) -> list[Any]:
         """Wait for its end, and return all that it has said since."""
         try:
-            out, err = self.process.communicate(timeout=30)
+            out, err = self.process.communicate(timeout=55)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
