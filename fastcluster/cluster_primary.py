@@ -418,7 +418,7 @@ class PrimaryRole:
                 self._tell(worker, "ready")
             case {"close": {"key": key}} if _is_key(key):
                 self._release(worker.id, tuple(key))
-            case {"left": {"group": str(group), "seat": int(seat)}}:
+            case {"left": {"group": int(group), "seat": int(seat)}}:
                 self.schedule.leave(group, worker, seat)
             case {"leaving": {"now": bool(now)}}:
                 worker.leave(last=False, now=now)
