@@ -449,6 +449,75 @@ commands.add_command(
 )
 
 
+def _start(names: tuple[str, ...], config_file: str | None, env: str | None) -> int:
+    import logging
+    import sys
+
+    from fastcluster import ecosystem, log
+
+    file = config.find(config_file)
+    there = config.apps_of(file)
+    if file is None or not there:
+        raise UsageError(
+            f"{file or 'this folder'} has no apps: write [apps.NAME] into fastcluster.toml, "
+            "and the app's options below it"
+        )
+    chosen = list(dict.fromkeys(names)) or there
+    # All that can be seen to be wrong is said before anything is started.
+    _look_at_apps([config.explain({"env": env}, None, file, name).config for name in chosen])
+    words = [sys.executable, "-P", "-m", "fastcluster", "serve", "--config", str(file)]
+    if env is not None:
+        words += ["--env", env]
+    environ = config.environ_of_app()
+    log.set_up("info", "start")
+    apps = [ecosystem.App(name, [*words, "--table", name], environ) for name in chosen]
+    return ecosystem.run(apps, logging.getLogger(log.NAME))
+
+
+def _look_at_apps(all_settings: list[Config]) -> None:
+    """Raise UsageError if two apps want the same address or the same name."""
+    for what in ("name", "pid_file"):
+        _must_differ(f"--{what.replace('_', '-')}", [getattr(one, what) for one in all_settings])
+    _must_differ("--bind", [one for settings in all_settings for one in settings.bind])
+
+
+def _must_differ(flag: str, values: list[str | None]) -> None:
+    given = [value for value in values if value is not None and not value.endswith(":0")]
+    for value in given:
+        if given.count(value) > 1:
+            raise UsageError(f"two apps have the same {flag} ({value}): give each one of its own")
+
+
+commands.add_command(
+    click.Command(
+        "start",
+        params=[
+            click.Argument(["names"], nargs=-1, metavar="[NAME]...", type=click.UNPROCESSED),
+            click.Option(
+                ["config_file", "-c", "--config"],
+                type=click.UNPROCESSED,
+                metavar="FILE",
+                help="The file. [fastcluster.toml, or pyproject.toml]",
+            ),
+            click.Option(
+                ["env", "--env"],
+                type=click.UNPROCESSED,
+                metavar="NAME",
+                help="The environment of all of them.",
+            ),
+        ],
+        callback=_start,
+        short_help="Serve the apps of a file, each by a server of its own.",
+        help=(
+            "Serve the apps of a file, all of them or those that are named: for each table "
+            "[apps.NAME] a server of its own, with the options of that table on top of the rest. "
+            "This process stays in the foreground and hands signals on; `fastcluster ps` shows "
+            "them, and `fastcluster reload NAME` and the others ask one of them."
+        ),
+    )
+)
+
+
 def _run_script(script: str, arguments: tuple[str, ...]) -> int:
     from fastcluster import cluster, program
 

@@ -50,6 +50,7 @@ from fastcluster.options import (
 from fastcluster.surroundings import (
     debug,
     environ_of_heir,
+    environ_of_app,
     environ_without_file,
     environment,
     legacy_fd,
@@ -74,6 +75,7 @@ __all__ = [
     "Explained",
     "debug",
     "environ_of_heir",
+    "environ_of_app",
     "environ_without_file",
     "environment",
     "legacy_fd",

@@ -13,6 +13,8 @@ from typing import Any
 
 import click
 
+from fastcluster.errors import UsageError
+
 Say = Callable[[str], None]
 
 
@@ -23,12 +25,14 @@ def commands(say: Say) -> list[click.Command]:
             "status",
             "Show a running server and its workers.",
             lambda target, as_json: _status(say, target, as_json),
+            _name_argument(),
         ),
         _command(
             "reload",
             "Replace all workers, and wait until the new ones serve. Fails with the "
             "application's error, and the old workers stay, if the new code does not come up.",
             lambda target, as_json: _wait_for(say, target, as_json, "reload"),
+            _name_argument(),
         ),
         _command(
             "scale",
@@ -66,6 +70,7 @@ def commands(say: Say) -> list[click.Command]:
             "stop",
             "Stop a server and wait for its end; running requests finish.",
             lambda target, as_json, now: _stop(say, target, as_json, now),
+            _name_argument(),
             click.Option(["--now"], is_flag=True, help="Cut off what runs."),
         ),
         click.Command(
@@ -82,11 +87,15 @@ def _command(
 ) -> click.Command:
     """Return a command about one server, which is found by its name."""
 
-    def callback(server: str | None, socket_path: str | None, **given: Any) -> None:
+    def callback(
+        server: str | None, socket_path: str | None, named: str | None = None, **given: Any
+    ) -> None:
         # Only now: they bring sockets and HTTP, which --help does without.
         from fastcluster import control_client
 
-        run(control_client.find(server, socket_path), **given)
+        if named is not None and server not in (None, named):
+            raise UsageError(f"{named} and --name {server} are two servers: leave one out")
+        run(control_client.find(named or server, socket_path), **given)
 
     return click.Command(
         name,
@@ -108,6 +117,10 @@ def _command(
         short_help=words.partition(". ")[0].removesuffix(".") + ".",
         help=words,
     )
+
+
+def _name_argument() -> click.Argument:
+    return click.Argument(["named"], required=False, metavar="[NAME]")
 
 
 def _json_option() -> click.Option:

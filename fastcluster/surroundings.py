@@ -84,6 +84,15 @@ def working_folder(environ: Mapping[str, str] | None = None) -> str:
         return here
 
 
+def environ_of_app() -> dict[str, str]:
+    """Return the variables for the primary of one app among several.
+
+    The service manager means the process that it started, and not those.
+    """
+    meant = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID")
+    return {name: value for name, value in os.environ.items() if name not in meant}
+
+
 _from_file: dict[str, str] = {}
 
 

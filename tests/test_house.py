@@ -78,6 +78,7 @@ LAYERS = {
     "seating": 36,
     "primary": 40,
     "supervisor": 42,
+    "ecosystem": 42,
     "control": 41,
     "control_client": 45,
     "control_commands": 55,
@@ -122,6 +123,7 @@ PROCESSES = {
     "seating",
     "sockets",
     "supervisor",
+    "ecosystem",
     "watcher",
     "upgrade",
 }

@@ -30,10 +30,13 @@ READY = r"worker (\d+) \(pid (\d+)\) is ready"
 class Cluster:
     """A running `fastcluster serve`, its log so far, and its workers' pids."""
 
-    def __init__(self, *options: str, app: str = "proc_app:app", **env: str) -> None:
+    def __init__(
+        self, *options: str, app: str = "proc_app:app", command: str = "serve", **env: str
+    ) -> None:
         self.output = ""
+        served = [app, "--app-dir", str(APPS)] if command == "serve" else []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fastcluster", "serve", app, "--app-dir", str(APPS), *options],
+            [sys.executable, "-m", "fastcluster", command, *served, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, **env},

@@ -1,0 +1,158 @@
+"""Several apps of one file, each served by a primary of its own: `fastcluster start`.
+
+One parent in the foreground starts the primaries, hands every signal on, and leaves when
+the last of them has.  The law: it never decides what a primary does; one that a signal
+killed is started again and said to be, one that has left stays away, with its code as ours.
+Each primary is in a process group of its own, so that a terminal's Ctrl-C comes once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+
+from fastcluster import proc
+from fastcluster.child_process import SignalPipe, how_it_ended
+from fastcluster.errors import EXIT_OK, EXIT_UNEXPECTED
+from fastcluster.roster import backoff_s, count
+
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+FORWARDED = (
+    *STOPS,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGWINCH,
+)
+# A primary that ran so long had not failed at its start.
+LASTED_S = 60.0
+
+
+class App:
+    """One app: how its primary is started, and how it goes."""
+
+    def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str]) -> None:
+        self.name = name
+        self.code: int | None = None
+        self.due_s: float | None = None
+        self._command = list(command)
+        self._environ = dict(environ)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._began_s = 0.0
+        self._crashes = 0
+
+    @property
+    def pid(self) -> int | None:
+        """The primary's, None if none runs."""
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def is_over(self) -> bool:
+        """Tell whether nothing runs and nothing will."""
+        return self._process is None and self.due_s is None
+
+    def start(self) -> None:
+        """Start its primary.  Raises OSError."""
+        self.due_s = None
+        self._began_s = time.monotonic()
+        self._process = subprocess.Popen(self._command, env=self._environ, process_group=0)
+
+    def signal(self, number: int) -> None:
+        """Hand a signal on."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
+    def has_ended(self) -> int | None:
+        """Return how the primary ended if it just has, a wait status."""
+        if self._process is None or self._process.poll() is None:
+            return None
+        code = self._process.returncode
+        self._process = None
+        return -code if code < 0 else code << 8
+
+    def crashed(self) -> float:
+        """Plan its next start and return in how many seconds that is."""
+        lasted = time.monotonic() - self._began_s >= LASTED_S
+        self._crashes = 1 if lasted else self._crashes + 1
+        delay_s = backoff_s(self._crashes)
+        self.due_s = time.monotonic() + delay_s
+        return delay_s
+
+    def end(self) -> None:
+        """Leave none behind."""
+        self.due_s = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+
+def run(apps: Sequence[App], log: logging.Logger) -> int:
+    """Start all apps and wait for the last one's end; return the first code that is not 0.
+
+    Takes over the signals in FORWARDED until it returns, so it is called by the main thread.
+    """
+    with contextlib.ExitStack() as at_end:
+        signals = SignalPipe([*FORWARDED, signal.SIGCHLD])
+        at_end.callback(signals.close)
+        is_stopping = False
+        try:
+            for app in apps:
+                app.start()
+                log.info("app %s: primary %d", app.name, app.pid)
+        except OSError:
+            for app in apps:
+                app.end()
+            raise
+        while not all(app.is_over for app in apps):
+            _wait(signals, apps)
+            for number in signals.read():
+                is_stopping = _forward(number, apps, log) or is_stopping
+            for app in apps:
+                status = app.has_ended()
+                if status is not None:
+                    _tell_end(app, status, apps, is_stopping, log)
+                elif is_stopping:
+                    app.due_s = None
+                elif app.due_s is not None and app.due_s <= time.monotonic():
+                    app.start()
+                    log.info("app %s: primary %d, started again", app.name, app.pid)
+        return next((app.code for app in apps if app.code), EXIT_OK)
+
+
+def _wait(signals: SignalPipe, apps: Sequence[App]) -> None:
+    moments = [app.due_s for app in apps if app.due_s is not None]
+    left_s = max(0.0, min(moments) - time.monotonic()) if moments else None
+    select.select([signals.fileno()], [], [], left_s)
+
+
+def _forward(number: int, apps: Sequence[App], log: logging.Logger) -> bool:
+    """Hand a signal on to all primaries; tell whether it asks for the end."""
+    if number == signal.SIGCHLD or (number == signal.SIGWINCH and proc.is_in_foreground()):
+        return False
+    for app in apps:
+        app.signal(number)
+    if number in STOPS:
+        running = sum(app.pid is not None for app in apps)
+        log.info("%s: %s to stop", signal.Signals(number).name, count(running, "app"))
+    return number in STOPS
+
+
+def _tell_end(
+    app: App, status: int, apps: Sequence[App], is_stopping: bool, log: logging.Logger
+) -> None:
+    how = how_it_ended(status)
+    by_signal = status & 0x7F != 0
+    if by_signal and not is_stopping:
+        log.error("app %s: its primary %s; next start in %g s", app.name, how, app.crashed())
+        return
+    app.code = EXIT_UNEXPECTED if by_signal else status >> 8
+    left = sum(not other.is_over for other in apps)
+    level = logging.ERROR if app.code else logging.INFO
+    log.log(level, "app %s: its primary %s; %s left", app.name, how, count(left, "app"))
