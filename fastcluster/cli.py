@@ -450,10 +450,11 @@ commands.add_command(
 
 
 def _start(names: tuple[str, ...], config_file: str | None, env: str | None) -> int:
+    import functools
     import logging
     import sys
 
-    from fastcluster import ecosystem, log
+    from fastcluster import control_client, ecosystem, log
 
     file = config.find(config_file)
     there = config.apps_of(file)
@@ -464,13 +465,22 @@ def _start(names: tuple[str, ...], config_file: str | None, env: str | None) -> 
         )
     chosen = list(dict.fromkeys(names)) or there
     # All that can be seen to be wrong is said before anything is started.
-    _look_at_apps([config.explain({"env": env}, None, file, name).config for name in chosen])
+    settings = {n: config.explain({"env": env}, None, file, n).config for n in chosen}
+    _look_at_apps(list(settings.values()))
     words = [sys.executable, "-P", "-m", "fastcluster", "serve", "--config", str(file)]
     if env is not None:
         words += ["--env", env]
     environ = config.environ_of_app()
     log.set_up("info", "start")
-    apps = [ecosystem.App(name, [*words, "--table", name], environ) for name in chosen]
+    apps = [
+        ecosystem.App(
+            name,
+            [*words, "--table", name],
+            environ,
+            functools.partial(control_client.pid_of, settings[name].name or name),
+        )
+        for name in chosen
+    ]
     return ecosystem.run(apps, logging.getLogger(log.NAME))
 
 

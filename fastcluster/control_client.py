@@ -71,6 +71,14 @@ def find(name: str | None, path: str | None = None) -> Target:
     raise ControlError(f"no server named {name} runs: {there}")
 
 
+def pid_of(name: str) -> int | None:
+    """Return the primary's process id of the server of a name, None if there is none."""
+    with contextlib.suppress(ControlError):
+        pid = ask(find(name), "status").get("pid")
+        return pid if isinstance(pid, int) else None
+    return None
+
+
 def ask(
     target: Target, what: str, timeout_s: float | None = STATUS_TIMEOUT_S, **parameters: int
 ) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 One parent in the foreground starts the primaries, hands every signal on, and leaves when
 the last of them has.  The law: it never decides what a primary does; one that a signal
 killed is started again and said to be, one that has left stays away, with its code as ours.
+One that has handed over to another (an upgrade) is followed by that.
 Each primary is in a process group of its own, so that a terminal's Ctrl-C comes once.
 """
 
@@ -10,11 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import select
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fastcluster import proc
 from fastcluster.child_process import SignalPipe, how_it_ended
@@ -36,14 +38,26 @@ LASTED_S = 60.0
 
 
 class App:
-    """One app: how its primary is started, and how it goes."""
+    """One app: how its primary is started, and how it goes.
 
-    def __init__(self, name: str, command: Sequence[str], environ: Mapping[str, str]) -> None:
+    find_heir: returns the pid of the server that has the app's name now, if any has.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        environ: Mapping[str, str] | None = None,
+        find_heir: Callable[[], int | None] = lambda: None,
+    ) -> None:
         self.name = name
+        self.find_heir = find_heir
         self.code: int | None = None
         self.due_s: float | None = None
         self._command = list(command)
-        self._environ = dict(environ)
+        self._environ = environ
+        # Of an heir, which is no child of ours.
+        self._heir: tuple[int, int] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._began_s = 0.0
         self._crashes = 0
@@ -51,12 +65,19 @@ class App:
     @property
     def pid(self) -> int | None:
         """The primary's, None if none runs."""
+        if self._heir is not None:
+            return self._heir[0]
         return self._process.pid if self._process is not None else None
+
+    @property
+    def fds(self) -> list[int]:
+        """What becomes readable when a primary ends that is no child of ours."""
+        return [self._heir[1]] if self._heir is not None else []
 
     @property
     def is_over(self) -> bool:
         """Tell whether nothing runs and nothing will."""
-        return self._process is None and self.due_s is None
+        return self.pid is None and self.due_s is None
 
     def start(self) -> None:
         """Start its primary.  Raises OSError."""
@@ -66,11 +87,29 @@ class App:
 
     def signal(self, number: int) -> None:
         """Hand a signal on."""
-        if self._process is not None:
+        if self._heir is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._heir[1], number)
+        elif self._process is not None:
             self._process.send_signal(number)
+
+    def follow(self) -> bool:
+        """Look whether another primary serves the app now, and if so be about that one."""
+        pid = self.find_heir()
+        if pid is None:
+            return False
+        try:
+            self._heir = (pid, os.pidfd_open(pid))
+        except ProcessLookupError:
+            return False
+        return True
 
     def has_ended(self) -> int | None:
         """Return how the primary ended if it just has, a wait status."""
+        if self._heir is not None and select.select([self._heir[1]], [], [], 0)[0]:
+            os.close(self._heir[1])
+            self._heir = None
+            return 0  # nobody tells us more
         if self._process is None or self._process.poll() is None:
             return None
         code = self._process.returncode
@@ -129,7 +168,8 @@ def run(apps: Sequence[App], log: logging.Logger) -> int:
 def _wait(signals: SignalPipe, apps: Sequence[App]) -> None:
     moments = [app.due_s for app in apps if app.due_s is not None]
     left_s = max(0.0, min(moments) - time.monotonic()) if moments else None
-    select.select([signals.fileno()], [], [], left_s)
+    heirs = [fd for app in apps for fd in app.fds]
+    select.select([signals.fileno(), *heirs], [], [], left_s)
 
 
 def _forward(number: int, apps: Sequence[App], log: logging.Logger) -> bool:
@@ -151,6 +191,9 @@ def _tell_end(
     by_signal = status & 0x7F != 0
     if by_signal and not is_stopping:
         log.error("app %s: its primary %s; next start in %g s", app.name, how, app.crashed())
+        return
+    if status == 0 and not is_stopping and app.follow():
+        log.info("app %s: primary %d, which has taken over", app.name, app.pid)
         return
     app.code = EXIT_UNEXPECTED if by_signal else status >> 8
     left = sum(not other.is_over for other in apps)

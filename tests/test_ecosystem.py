@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 import os
 import select
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from test_processes import DEADLINE_S, Cluster
 
-from fastcluster import cli
+from fastcluster import cli, ecosystem
 
 FILE = """
 workers = 1
@@ -163,6 +165,24 @@ def test_an_app_that_does_not_load_leaves_the_others_and_its_code(start: Start, 
     assert apps.answer_of(pids["web"]) == "the web"
     apps.signal(signal.SIGTERM)
     assert apps.exit_code() == 3
+
+
+def test_a_primary_that_hands_over_is_followed(caplog: pytest.LogCaptureFixture) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        heirs = [other.pid]
+        apps = [
+            ecosystem.App("web", ["true"], find_heir=lambda: heirs.pop() if heirs else None),
+            # It ends the other one, and so is as good as a signal from outside.
+            ecosystem.App("api", ["sh", "-c", f"sleep 0.1; kill -TERM {other.pid}"]),
+        ]
+        try:
+            with caplog.at_level(logging.INFO):
+                assert ecosystem.run(apps, logging.getLogger("fastcluster.test")) == 0
+        finally:
+            other.kill()
+    said = [record.getMessage() for record in caplog.records]
+    assert f"app web: primary {other.pid}, which has taken over" in said
+    assert said[-1].startswith(("app web: its primary exited", "app api: its primary exited"))
 
 
 MISTAKES = [
