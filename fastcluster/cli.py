@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastcluster import config, control_commands
+from fastcluster import config, control_commands, site_commands
 from fastcluster.errors import (
     EXIT_OK,
     EXIT_UNEXPECTED,
@@ -336,6 +336,12 @@ def _explain(flags: dict[str, Any], file: str | None, table: str | None) -> conf
     return config.explain(flags, None, config.find(file), table)
 
 
+def _explain_words(
+    app: str | None, config_file: str | None, table: str | None, **given: Any
+) -> config.Explained:
+    return _explain({**_move(given), "app": app}, config_file, table)
+
+
 def _read(flags: dict[str, Any], file: str | None, table: str | None) -> Config:
     """Read all sources and settle in; called again by a reload."""
     explained = _explain(flags, file, table)
@@ -418,114 +424,10 @@ commands.add_command(
 )
 
 
-def _config(
-    app: str | None, config_file: str | None, table: str | None, as_json: bool, **given: Any
-) -> int:
-    from fastcluster import config_report
-
-    explained = _explain({**_move(given), "app": app}, config_file, table)
-    for sentence in config.misspelt():
-        _note(sentence)
-    report = config_report.as_json if as_json else config_report.as_text
-    click.echo(report(explained))
-    return EXIT_OK
-
-
-commands.add_command(
-    click.Command(
-        "config",
-        params=[
-            *_click_parameters(),
-            click.Option(["as_json", "--json"], is_flag=True, help="Print JSON."),
-        ],
-        callback=_config,
-        short_help="Show every option, its value, and where that comes from.",
-        help=(
-            "Show what `fastcluster serve` with the same words would do: every option, its value, "
-            "and who has said so. What it prints is a fastcluster.toml, too."
-        ),
-        context_settings={"max_content_width": 100},
-    )
-)
-
-
-def _start(names: tuple[str, ...], config_file: str | None, env: str | None) -> int:
-    import functools
-    import logging
-    import sys
-
-    from fastcluster import control_client, ecosystem, log
-
-    file = config.find(config_file)
-    there = config.apps_of(file)
-    if file is None or not there:
-        raise UsageError(
-            f"{file or 'this folder'} has no apps: write [apps.NAME] into fastcluster.toml, "
-            "and the app's options below it"
-        )
-    chosen = list(dict.fromkeys(names)) or there
-    # All that can be seen to be wrong is said before anything is started.
-    settings = {n: config.explain({"env": env}, None, file, n).config for n in chosen}
-    _look_at_apps(list(settings.values()))
-    words = [sys.executable, "-P", "-m", "fastcluster", "serve", "--config", str(file)]
-    if env is not None:
-        words += ["--env", env]
-    environ = config.environ_of_app()
-    log.set_up("info", "start")
-    apps = [
-        ecosystem.App(
-            name,
-            [*words, "--table", name],
-            environ,
-            functools.partial(control_client.pid_of, settings[name].name or name),
-        )
-        for name in chosen
-    ]
-    return ecosystem.run(apps, logging.getLogger(log.NAME))
-
-
-def _look_at_apps(all_settings: list[Config]) -> None:
-    """Raise UsageError if two apps want the same address or the same name."""
-    for what in ("name", "pid_file"):
-        _must_differ(f"--{what.replace('_', '-')}", [getattr(one, what) for one in all_settings])
-    _must_differ("--bind", [one for settings in all_settings for one in settings.bind])
-
-
-def _must_differ(flag: str, values: list[str | None]) -> None:
-    given = [value for value in values if value is not None and not value.endswith(":0")]
-    for value in given:
-        if given.count(value) > 1:
-            raise UsageError(f"two apps have the same {flag} ({value}): give each one of its own")
-
-
-commands.add_command(
-    click.Command(
-        "start",
-        params=[
-            click.Argument(["names"], nargs=-1, metavar="[NAME]...", type=click.UNPROCESSED),
-            click.Option(
-                ["config_file", "-c", "--config"],
-                type=click.UNPROCESSED,
-                metavar="FILE",
-                help="The file. [fastcluster.toml, or pyproject.toml]",
-            ),
-            click.Option(
-                ["env", "--env"],
-                type=click.UNPROCESSED,
-                metavar="NAME",
-                help="The environment of all of them.",
-            ),
-        ],
-        callback=_start,
-        short_help="Serve the apps of a file, each by a server of its own.",
-        help=(
-            "Serve the apps of a file, all of them or those that are named: for each table "
-            "[apps.NAME] a server of its own, with the options of that table on top of the rest. "
-            "This process stays in the foreground and hands signals on; `fastcluster ps` shows "
-            "them, and `fastcluster reload NAME` and the others ask one of them."
-        ),
-    )
-)
+for _command in site_commands.commands(
+    click.echo, lambda text: _note(text), _click_parameters(), _explain_words
+):
+    commands.add_command(_command)
 
 
 def _run_script(script: str, arguments: tuple[str, ...]) -> int:

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from fastcluster import access_log, layers, tables
+from fastcluster import access_log, layers, sources, tables
 from fastcluster.cpus import usable_cpus
 from fastcluster.errors import UsageError
-from fastcluster.layers import DEFAULT_HOST, DEFAULT_PORT, Given, Layer
+from fastcluster.layers import DEFAULT_HOST, DEFAULT_PORT
 from fastcluster.options import (
     ADDRESSES,
     APP,
@@ -49,8 +49,8 @@ from fastcluster.options import (
 )
 from fastcluster.surroundings import (
     debug,
-    environ_of_heir,
     environ_of_app,
+    environ_of_heir,
     environ_without_file,
     environment,
     legacy_fd,
@@ -74,8 +74,8 @@ __all__ = [
     "Config",
     "Explained",
     "debug",
-    "environ_of_heir",
     "environ_of_app",
+    "environ_of_heir",
     "environ_without_file",
     "environment",
     "legacy_fd",
@@ -615,49 +615,11 @@ def explain(
     environ: None for this process's own.
     """
     environ = os.environ if environ is None else environ
-    complaints: list[str] = []
-    written = tables.read(file, complaints)
-    tables.choose(written, table)
-    written.check(SPELLINGS, complaints)
-    given = [layers.from_flags(SPELLINGS, flags), layers.from_environ(SPELLINGS, environ)]
-    env = _environment_of([*given, *written.plain(SPELLINGS, table)])
-    known = [*ENVIRONMENTS, *written.environments(table)]
-    if env.value not in known:
-        names = ", ".join(dict.fromkeys(known))
-        complaints.append(f"{env.label} wants one of {names}, not {env.value!r}")
-    read = [
-        layers.read(SPELLINGS, layer, complaints)
-        for layer in [*given, *written.all(SPELLINGS, table, str(env.value))]
-    ]
-    chosen = {
-        entry.name: layer[entry.name]
-        for entry in OPTIONS
-        for layer in reversed(read)
-        if entry.name in layer
-    }
-    chosen["env"] = env
-    if table is not None:
-        chosen.setdefault("name", Given(f"apps.{table} in {written.name}", table))
-    bind, who = layers.addresses(read, environ, passed_sockets(environ), complaints)
-    chosen["bind"] = Given(who, bind)
-    if complaints:
-        raise UsageError("; ".join(dict.fromkeys(complaints)))
+    chosen = sources.gather(
+        OPTIONS, SPELLINGS, flags, environ, file, table, passed_sockets(environ), ENVIRONMENTS
+    )
     origins = {name: found.label for name, found in chosen.items() if found.label}
     return Explained(Config(**{name: found.value for name, found in chosen.items()}), origins, file)
-
-
-def _environment_of(raw: Sequence[Layer]) -> Given:
-    """Return the name of the environment, which the profiles wait for."""
-    for layer in raw:
-        if "env" in layer:
-            given = layer["env"]
-            value = given.value
-            return Given(given.label, value.strip().lower() if isinstance(value, str) else value)
-    for layer in raw:
-        # Nobody else serves with --reload.
-        if "reload" in layer and layer["reload"].value not in (False, "false", "0", "no", "off"):
-            return Given(layer["reload"].label, "development")
-    return Given("", "production")
 
 
 def find(

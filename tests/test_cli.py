@@ -554,25 +554,6 @@ def test_the_help_names_no_command_that_is_not_there(capsys: pytest.CaptureFixtu
 # ---- config, env files, apps in a file
 
 
-def test_config_shows_what_serve_would_do(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (folder / "fastcluster.toml").write_text("threads = 3\n[apps.api]\nbacklog = 7\n")
-    monkeypatch.setenv("FASTCLUSTER_WORKERS", "2")
-    assert cli.main(["config", "app:app", "--table", "api", "--port", "9"]) == 0
-    shown = capsys.readouterr().out
-    for words in (
-        r'app = "app:app" +# APP',
-        r"workers = 2 +# FASTCLUSTER_WORKERS",
-        r"threads = 3 +# threads in fastcluster.toml",
-        r"backlog = 7 +# apps.api.backlog in fastcluster.toml",
-        r'bind = \["127.0.0.1:9"\] +# --port',
-    ):
-        assert re.search(f"(?m)^{words}$", shown), (words, shown)
-    assert cli.main(["config", "--json"]) == 0
-    assert '"from": "FASTCLUSTER_WORKERS"' in capsys.readouterr().out
-
-
 def test_variables_of_a_file_are_options_too(
     runs: Runs, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

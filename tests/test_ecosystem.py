@@ -183,33 +183,3 @@ def test_a_primary_that_hands_over_is_followed(caplog: pytest.LogCaptureFixture)
     said = [record.getMessage() for record in caplog.records]
     assert f"app web: primary {other.pid}, which has taken over" in said
     assert said[-1].startswith(("app web: its primary exited", "app api: its primary exited"))
-
-
-MISTAKES = [
-    ("threads = 1", (), "has no apps: write [apps.NAME] into fastcluster.toml"),
-    ("[apps.web]\n[apps.api]", ("wep",), "has no app 'wep': did you mean 'web'?"),
-    ("[apps.web]\nthreds = 1", (), "has 'apps.web.threds', which is no option: did you mean"),
-    ("[apps.web]\n[apps.api]", (), "two apps have the same --bind (127.0.0.1:8000)"),
-    ("[apps.a]\nname='x'\n[apps.b]\nport=9\nname='x'", (), "two apps have the same --name (x)"),
-]
-
-
-@pytest.mark.parametrize(("content", "names", "words"), MISTAKES)
-def test_mistakes_are_told_before_anything_is_started(
-    site: Path,
-    capsys: pytest.CaptureFixture[str],
-    content: str,
-    names: tuple[str, ...],
-    words: str,
-) -> None:
-    (site / "fastcluster.toml").write_text(content)
-    assert cli.main(["start", *names]) == 2
-    said = capsys.readouterr().err
-    assert words in said
-    assert said.count("\n") == 1
-
-
-def test_without_a_file_the_mend_is_said(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (site / "fastcluster.toml").unlink()
-    assert cli.main(["start"]) == 2
-    assert "this folder has no apps" in capsys.readouterr().err
