@@ -16,7 +16,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from fastcluster import proc
 from fastcluster.child_process import SignalPipe, how_it_ended
@@ -153,6 +153,7 @@ def run(apps: Sequence[App], log: logging.Logger) -> int:
             _wait(signals, apps)
             for number in signals.read():
                 is_stopping = _forward(number, apps, log) or is_stopping
+            ours = {app.pid for app in apps}
             for app in apps:
                 status = app.has_ended()
                 if status is not None:
@@ -162,7 +163,19 @@ def run(apps: Sequence[App], log: logging.Logger) -> int:
                 elif app.due_s is not None and app.due_s <= time.monotonic():
                     app.start()
                     log.info("app %s: primary %d, started again", app.name, app.pid)
+            if os.getpid() == 1:
+                reap_strangers({*ours, *(app.pid for app in apps)})
         return next((app.code for app in apps if app.code), EXIT_OK)
+
+
+def reap_strangers(ours: Collection[int | None]) -> None:
+    """Collect dead children that are none of ours, which process 1 of a container inherits."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            dead = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            if dead is None or dead.si_pid in ours:
+                return
+            os.waitid(os.P_PID, dead.si_pid, os.WEXITED | os.WNOHANG)
 
 
 def _wait(signals: SignalPipe, apps: Sequence[App]) -> None:

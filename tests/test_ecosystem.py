@@ -9,6 +9,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -183,3 +184,31 @@ def test_a_primary_that_hands_over_is_followed(caplog: pytest.LogCaptureFixture)
     said = [record.getMessage() for record in caplog.records]
     assert f"app web: primary {other.pid}, which has taken over" in said
     assert said[-1].startswith(("app web: its primary exited", "app api: its primary exited"))
+
+
+def test_process_1_collects_strangers_and_leaves_its_own() -> None:
+    script = (
+        "import os\nfrom fastcluster.ecosystem import reap_strangers\n"
+        "pids = []\n"
+        "for _ in range(2):\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        "        os._exit(7)\n"
+        "    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)\n"
+        "    pids.append(pid)\n"
+        "reap_strangers([])\n"
+        "try:\n"
+        "    os.waitpid(-1, 0)\n"
+        "except ChildProcessError:\n"
+        "    print('all')\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    os._exit(7)\n"
+        "os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)\n"
+        "reap_strangers([pid])\n"
+        "print(os.waitpid(pid, 0)[1] >> 8)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert done.stdout.split() == ["all", "7"], done.stderr
