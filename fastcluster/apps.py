@@ -116,12 +116,18 @@ def _as_spec(spec: str) -> str:
 _on_path: str | None = None
 
 
+def forget_folder() -> None:
+    """Take the folder that was put on sys.path last off again.
+
+    Of a release that is not the current one any more nothing is to be found.
+    """
+    if _on_path in sys.path:
+        sys.path.remove(_on_path)
+
+
 def _put_on_path(app_dir: str) -> None:
     folder = os.path.abspath(app_dir)
     global _on_path
-    if _on_path is not None and _on_path != folder and _on_path in sys.path:
-        # Of a release that is not the current one any more nothing is to be found.
-        sys.path.remove(_on_path)
     _on_path = folder
     if sys.path[:1] != [folder]:
         sys.path.insert(0, folder)

@@ -387,7 +387,10 @@ def _serve_with(
         os.umask(settings.umask)
 
     def read_again() -> Config:
+        from fastcluster import apps
+
         # By its name: "current" may be a link to another release by now.
+        apps.forget_folder()
         _go_to(begun_in, "start the server again")
         return _read(flags, config_file, table)
 
