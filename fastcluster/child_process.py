@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import faulthandler
 import logging
 import os
@@ -87,6 +88,64 @@ def spawn(
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
     return Child(pid, ours)
+
+
+def spawn_orphan(
+    run: Callable[[Channel], int],
+    channel: Channel,
+    *,
+    close: Iterable[Closable] = (),
+    exit_timeout_s: float = 30.0,
+) -> int:
+    """Fork a child as `spawn()` does, but one that is not ours; return its pid.
+
+    Its parent is the nearest ancestor of ours that is a subreaper (prctl(2)), else process
+    1: it is forked by a process in between, which is gone when this returns.  channel: the
+    child's end of one, which stays open here.  Other threads may run, and are not there in
+    the child.  Raises OSError when the system has no process or descriptor left.
+    """
+    reading, writing = os.pipe()
+    _flush_stdio()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        between = os.fork()
+        if between == 0:
+            _fork_and_leave(run, channel, close, exit_timeout_s, (reading, writing))
+        os.waitpid(between, 0)
+        os.set_blocking(reading, False)
+        with contextlib.suppress(BlockingIOError):
+            if data := os.read(reading, 32):
+                return int(data)
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    finally:
+        # Only we ever come here: neither child returns.
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(reading)
+        os.close(writing)
+
+
+def _fork_and_leave(
+    run: Callable[[Channel], int],
+    channel: Channel,
+    close: Iterable[Closable],
+    exit_timeout_s: float,
+    pipe: tuple[int, int],
+) -> NoReturn:
+    """Be the process in between: fork, tell the pid, and leave the child to its new parent."""
+    code = EXIT_UNEXPECTED
+    try:
+        pid = os.fork()
+        if pid == 0:
+            for fd in pipe:
+                os.close(fd)
+            _be_child(run, channel, close, exit_timeout_s)
+        os.write(pipe[1], b"%d" % pid)
+        code = 0
+    except OSError:
+        # Nothing was told: whoever waits for the pid knows what that means.
+        pass
+    finally:
+        os._exit(code)
 
 
 def accept_signals() -> None:

@@ -124,7 +124,6 @@ def _loopback(value: bool) -> str | None:
 
 # Options of others that have no counterpart yet, and what to do meanwhile.
 NOT_YET = {
-    "--preload": "leave it out: every worker imports the application itself",
     "--daemon": "leave it out, and have systemd or a container run the server",
     "-D": "leave it out, and have systemd or a container run the server",
     "--limit-concurrency": "--limit-connections counts connections",
@@ -555,6 +554,11 @@ def _run(
     except ImportError as error:
         # A compiled module is missing, or the parser that was asked for.
         raise UsageError(f"the server cannot be loaded: {error}") from error
+    preload = None
+    if settings.preload:
+        from fastcluster import zygote
+
+        preload = zygote.main
     board = server.Board(primary.slots_for(settings.most_workers))
     return supervisor.run(
         settings,
@@ -562,6 +566,7 @@ def _run(
         worker.main,
         board,
         read_again,
+        preload=preload,
         command=command,
         legacy=legacy,
         pid_file=pid_file,

@@ -204,6 +204,13 @@ class Config:
         PROCESSES,
         "Threads of each worker that run a WSGI application; 0: it runs on the loop's thread.",
     )
+    preload: bool = option(
+        False,
+        SWITCH,
+        PROCESSES,
+        "Import the application once, in a process that forks the workers: they share memory and "
+        "start in milliseconds.",
+    )
     max_workers: int = option(
         0,
         whole(0, 1024),

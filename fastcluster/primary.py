@@ -74,6 +74,8 @@ class Primary(Seating):
         self._urls = urls
         self._stopped_s = 0.0
         self._shown: str | None = None  # the last boot failure that was logged in full
+        self._loads = False  # the first zygote does, and nobody can serve before
+        self._reloads: Renewal | None = None  # the reload that waits for its zygote
         self._drains: list[tuple[Renewal, list[Worker]]] = []  # and whose end each waits for
         self._code = errors.EXIT_OK  # what a stop ends with
         self._serves_on = False  # another primary does: ours drain as in a reload
@@ -95,6 +97,9 @@ class Primary(Seating):
             count(len(self._seats), "worker"),
             self._config.app,
         )
+        if self._world.nursery is not None:
+            self._loads = True
+            self._world.nursery.begin(self._loaded_first)
         self.settle()
 
     def signalled(self, number: int) -> None:
@@ -178,13 +183,25 @@ class Primary(Seating):
         on_end: called when it is over, which may be at once.
         """
         error = "the server stops" if self._stopping else self._read_config()
-        order = Renewal("reload", self._seats, on_end, since=self._serial)
+        nursery = self._world.nursery
+
+        def end(order: Renewal) -> None:
+            if nursery is not None:
+                (nursery.keep if order.is_done else nursery.revert)()
+            if on_end is not None:
+                on_end(order)
+
+        order = Renewal("reload", self._seats, end, since=self._serial)
         if error is not None:
             order.fail(error)
             return order
         self._give_up("another reload took its place")
         self._log.info("reload: new workers come up, old ones serve until they are ready")
         self._world.announce("reloading", "reloading")
+        if nursery is not None:
+            self._reloads = order
+            nursery.begin(lambda why: self._loaded(order, why))
+            return order
         # What failed may have been mended: that is what people reload for.
         self._wake()
         self._renewals.add(order)
@@ -203,6 +220,28 @@ class Primary(Seating):
         for seat in self._seats:
             self._unseat(seat)
         self._wake()
+
+    def _loaded_first(self, why: str | None) -> None:
+        self._loads = False
+        if why is not None:
+            self._log.error("the application did not load: %s", why)
+            self.boot_failure = why
+
+    def _loaded(self, order: Renewal, why: str | None) -> None:
+        """Renew the workers by what a new zygote has loaded, or leave them as they are."""
+        self._reloads = None
+        if order.is_over:
+            return
+        if why is not None:
+            self._log.error("the application did not load: %s", why)
+            self._log.error("reload: given up, the old workers keep serving")
+            order.fail(why)
+            self._world.announce("ready", self._summary())
+            return
+        # Whoever was forked meanwhile is an old one.
+        order.waiting, order.since = list(self._seats), self._serial
+        self._wake()
+        self._renewals.add(order)
 
     def restart(self, number: int, on_end: TellEnd | None = None) -> Renewal:
         """Replace one worker when its successor is READY.
@@ -293,6 +332,8 @@ class Primary(Seating):
             return
         for worker in self.workers.values():
             worker.channel.send({"reopen": names}, fds)
+        if self._world.nursery is not None:
+            self._world.nursery.reopen(names, fds)
         for fd in fds:
             os.close(fd)
         self._log.info("log files reopened")
@@ -308,11 +349,16 @@ class Primary(Seating):
                 return
             worker = self.workers.get(pid)
             if worker is None:
-                self._world.stranger_died(pid, status)
+                self._bury_stranger(pid, status)
                 continue
             self.hear(worker)
             worker.status = status
             self._happens(worker, Event.EXIT)
+
+    def _bury_stranger(self, pid: int, status: int) -> None:
+        nursery = self._world.nursery
+        if nursery is None or not nursery.died(pid, status):
+            self._world.stranger_died(pid, status)
 
     def hear(self, worker: Worker) -> None:
         """Read what a worker has to say."""
@@ -334,7 +380,7 @@ class Primary(Seating):
             self._sweep_again_s = None
         if self._looks_s and now - self._looked_s >= self._looks_s:
             self._look(now)
-        if not self._stopping:
+        if not self._stopping and self._can_raise:
             self._fill_seats()
             self._renew_next()
         self._end_drains()
@@ -347,7 +393,7 @@ class Primary(Seating):
             moments.append(self._sweep_again_s)
         if self._looks_s and any(w.state is State.READY for w in self.workers.values()):
             moments.append(self._looked_s + self._looks_s)
-        if not self._stopping and self._free_slots():
+        if not self._stopping and self._can_raise and self._free_slots():
             moments += [s.due_s for s in self._seats if s.worker is None and not s.rests]
             moments += [seat.renew_s for seat in self._seats if self._waits_for_renewal(seat)]
         moments = [moment for moment in moments if moment < math.inf]
@@ -664,6 +710,9 @@ class Primary(Seating):
         self._dismiss_successors(order.fail(seat.why or "its successor did not come up"))
 
     def _give_up(self, error: str) -> None:
+        loading, self._reloads = self._reloads, None
+        if loading is not None:
+            loading.fail(error)
         for seat in self._renewals.fail_all(error):
             seat.renew_s = 0.0
 
@@ -698,7 +747,7 @@ class Primary(Seating):
         if self._stopping:
             self._log.info("stopped")
             self.exit_code = self._code
-        elif not self._ever_ready and not any(seat.rests for seat in self._seats):
+        elif not (self._ever_ready or self._loads or any(seat.rests for seat in self._seats)):
             self._log.error("no worker came up: giving up")
             self.exit_code = errors.EXIT_APP
 
@@ -714,7 +763,7 @@ class Primary(Seating):
             return "stopping"
         if self._rests:
             return "resting"
-        if self._renewals.named("reload"):
+        if self._reloads or self._renewals.named("reload"):
             return "reloading"
         return "serving" if self._ever_ready else "starting"
 

@@ -67,6 +67,34 @@ def is_in_foreground() -> bool:
         os.close(terminal)
 
 
+# PR_SET_CHILD_SUBREAPER of prctl(2).
+_SET_CHILD_SUBREAPER = 36
+
+
+def become_subreaper() -> bool:
+    """Become the parent of every descendant whose own parent dies; False if that cannot be."""
+    # Only who needs it pays for it.
+    import ctypes
+
+    try:
+        return bool(ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
+    except (OSError, AttributeError):
+        return False
+
+
+def pss_bytes(pid: int) -> int:
+    """Return the proportional memory of a process in bytes, 0 if nobody knows.
+
+    A page that several processes share counts for each by its part of it
+    (smaps_rollup, proc(5)).
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
 # ---- the title
 
 
@@ -109,6 +137,16 @@ def _poke(address: int, data: bytes) -> None:
 
 
 _held: dict[str, int] = {}
+
+
+def forget_title() -> None:
+    """Leave the title that hold_title() has kept writable to the process that held it.
+
+    Called in a process that was forked from that: what is held is not its own.
+    """
+    for fd in _held.values():
+        os.close(fd)
+    _held.clear()
 
 
 def hold_title() -> None:

@@ -25,6 +25,7 @@ FIXED = (
     "max_workers",
     "log_file",
     "access_log_file",
+    "preload",
     "reload",
     "reload_dir",
     "reload_include",

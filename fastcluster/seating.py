@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from fastcluster import proc, retirement
 from fastcluster.child_process import Child
@@ -27,6 +28,18 @@ SHORT_LIFE_S = 5.0
 CRASH_LOOP = 5
 # The inbox that a parcel was put back into was full: nobody tells us when it is not.
 PARCEL_RETRY_S = 0.05
+
+
+class NurseryLike(Protocol):
+    """What the primary needs of nursery.Nursery."""
+
+    @property
+    def is_ready(self) -> bool: ...
+    def begin(self, on_end: Callable[[str | None], object]) -> None: ...
+    def keep(self) -> None: ...
+    def revert(self) -> None: ...
+    def died(self, pid: int, status: int) -> bool: ...
+    def reopen(self, names: list[str], fds: list[int]) -> None: ...
 
 
 @dataclass(slots=True)
@@ -51,6 +64,8 @@ class World:
     read_config: Callable[[], Config] | None = None
     # Hears what of it the workers to come live by.
     adopt: Callable[[Config], None] = lambda config: None
+    # Where workers come from that need not load the application; None: each does.
+    nursery: NurseryLike | None = None
     # Begins an upgrade under this order; raises CannotUpgrade.
     upgrade: Callable[[Renewal], object] = lambda order: None
     # Hears of a process that was reaped and is no worker.
@@ -158,6 +173,11 @@ class Seating:
         )
         self.workers[child.pid] = worker
         return worker
+
+    @property
+    def _can_raise(self) -> bool:
+        nursery = self._world.nursery
+        return nursery is None or nursery.is_ready
 
     def _free_slots(self) -> list[int]:
         taken = {worker.slot for worker in self.workers.values()}

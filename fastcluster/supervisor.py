@@ -13,14 +13,16 @@ import os
 import select
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from fastcluster import child_process, control_folder, errors, log, proc, sockets, upgrade
 from fastcluster.channel import Channel, Inbox
-from fastcluster.child_process import Child, SignalPipe
+from fastcluster.child_process import Child, Closable, SignalPipe
 from fastcluster.config import Config, notify_socket, watchdog_s
 from fastcluster.control import Control
 from fastcluster.control_folder import NameTaken
-from fastcluster.errors import BindError, FastclusterError
+from fastcluster.errors import BindError, FastclusterError, UsageError
+from fastcluster.nursery import Nursery
 from fastcluster.pid_file import PidFile
 from fastcluster.primary import SIGNALS, Primary
 from fastcluster.roster import Board
@@ -30,6 +32,11 @@ from fastcluster.systemd import Notifier
 from fastcluster.upgrade import CannotUpgrade, Command, Legacy, Succession
 from fastcluster.watcher import Watcher
 
+# (application, channel, number, slot, generation) -> the exit code of a worker.
+Live = Callable[[Any, Channel, int, int, int], int]
+# The life of a zygote, which makes workers of those.
+Preload = Callable[[Config, Channel, Live], int]
+
 
 def run(
     config: Config,
@@ -38,6 +45,7 @@ def run(
     board: Board,
     read_config: Callable[[], Config] | None = None,
     *,
+    preload: Preload | None = None,
     command: Command | None = None,
     legacy: Legacy | None = None,
     pid_file: PidFile | None = None,
@@ -47,9 +55,10 @@ def run(
     `listeners` listen already, in the order of `config.bind`; they are closed when the
     cluster stops.  `main` is the life of a worker from the fork to its exit code,
     worker.main; `board` has `primary.slots_for(config.most_workers)` slots or more.
-    command: starts a successor of this process, None: there can be none.  legacy: what the
-    primary before us hands down.  pid_file: is to hold our pid, now or when we take over.
-    read_config: reads the configuration anew for a reload.
+    preload: the life of a zygote, zygote.main, which loads the application for all workers;
+    None: each loads it.  command: starts a successor of this process, None: there can be none.
+    legacy: what the primary before us hands down.  pid_file: is to hold our pid, now or when
+    we take over.  read_config: reads the configuration anew for a reload.
 
     Takes over the signals in SIGNALS until it returns, so it is called by the main thread,
     and no other thread runs.  Raises BindError if a server of the name that was given runs
@@ -71,30 +80,46 @@ def run(
             watcher = Watcher(config, close=ours)
             at_end.callback(watcher.close)
 
-        def spawn(number: int, slot: int, generation: int) -> Child:
-            def live(channel: Channel) -> int:
-                return main(
-                    config,
-                    listeners,
-                    channel,
-                    number=number,
-                    slot=slot,
-                    generation=generation,
-                    board=board,
-                    inbox=inboxes[slot].receiving,
-                    outboxes=[inbox.sending for inbox in inboxes],
-                )
+        def live(app: Any, channel: Channel, number: int, slot: int, generation: int) -> int:
+            for inbox in inboxes:
+                if inbox is not inboxes[slot]:
+                    inbox.receiving.close()
+            return main(
+                config,
+                listeners,
+                channel,
+                number=number,
+                slot=slot,
+                generation=generation,
+                board=board,
+                inbox=inboxes[slot].receiving,
+                outboxes=[inbox.sending for inbox in inboxes],
+                app=app,
+            )
 
-            others = [worker.channel for worker in primary.workers.values()]
-            foreign = [inbox.receiving for inbox in inboxes if inbox is not inboxes[slot]]
-            controls = control.sockets() if control is not None else []
-            watching = [watcher.channel] if watcher is not None else []
-            heirs = succession.channels()
-            past = [] if legacy is None else [legacy.channel]
+        def not_for_children() -> list[Closable]:
+            closed: list[Closable] = [worker.channel for worker in primary.workers.values()]
+            closed += control.sockets() if control is not None else []
+            closed += succession.channels()
+            closed += nursery.channels() if nursery is not None else []
+            closed += [watcher.channel] if watcher is not None else []
+            closed += [] if legacy is None else [legacy.channel]
+            return closed
+
+        def spawn(number: int, slot: int, generation: int) -> Child:
+            if nursery is not None:
+                return nursery.spawn(number, slot, generation)
             return child_process.spawn(
-                live,
-                close=[*others, *foreign, *controls, *heirs, *past, *watching],
+                lambda channel: live(None, channel, number, slot, generation),
+                close=not_for_children(),
                 exit_timeout_s=max(1.0, config.timeout_graceful_s),
+            )
+
+        def start_zygote() -> Child:
+            assert preload is not None
+            life = preload
+            return child_process.spawn(
+                lambda channel: life(config, channel, live), close=not_for_children()
             )
 
         notifier = Notifier(notify_socket(), watchdog_s())
@@ -107,6 +132,8 @@ def run(
                 notifier.tell(phase, status)
 
         def stop_listening() -> None:
+            if nursery is not None:
+                nursery.close()  # its zygote listens as long as it is there
             for listener in listeners:
                 listener.close()
 
@@ -134,6 +161,7 @@ def run(
             primary.leave()
             stop_listening()
 
+        logger = logging.getLogger(log.NAME)
         world = World(
             spawn=spawn,
             forward=lambda slot, heirs: inboxes[slot].forward([inboxes[i] for i in heirs]),
@@ -145,8 +173,15 @@ def run(
             upgrade=lambda order: succession.begin(order),
             stranger_died=lambda pid, status: succession.died(pid, status),
         )
+        nursery = None
+        if preload is not None:
+            # Its workers are forked by a zygote, and are to be our children.
+            if not proc.become_subreaper():
+                raise UsageError("--preload wants Linux: leave it out here")
+            nursery = Nursery(start_zygote, world.kill, config.timeout_startup_s, logger)
+            at_end.callback(nursery.close)
+            world.nursery = nursery
         urls = [sockets.url(listener) for listener in listeners]
-        logger = logging.getLogger(log.NAME)
         succession = Succession(
             start_heir,
             heirlooms,
@@ -163,7 +198,7 @@ def run(
         )
         if control is not None:
             at_end.callback(control.close)
-        loop = _Loop(primary, signals, inboxes, control, succession, notifier, watcher)
+        loop = _Loop(primary, signals, inboxes, control, succession, notifier, nursery, watcher)
         if legacy is not None:
             at_end.callback(legacy.channel.close)
             loop.rise = _Rise(legacy, primary, control, pid_file, logger)
@@ -269,6 +304,7 @@ class _Loop:
         control: Control | None,
         succession: Succession,
         notifier: Notifier,
+        nursery: Nursery | None,
         watcher: Watcher | None,
     ) -> None:
         self._primary = primary
@@ -277,6 +313,7 @@ class _Loop:
         self._control = control
         self._succession = succession
         self._notifier = notifier
+        self._nursery = nursery
         self._watcher = watcher
         self.rise: _Rise | None = None
 
@@ -298,7 +335,8 @@ class _Loop:
             poll.register(fd, select.POLLIN)
         controls = {} if control is None else control.interests()
         heirs = succession.interests()
-        for fd, wanted in (controls | heirs).items():
+        zygotes = {} if self._nursery is None else self._nursery.interests()
+        for fd, wanted in (controls | heirs | zygotes).items():
             poll.register(fd, wanted)
         watcher = self._watcher
         if watcher is not None and not watcher.is_gone:
@@ -315,6 +353,8 @@ class _Loop:
                 if what & select.POLLOUT:
                     speakers[fd].channel.flush()
                 primary.hear(speakers[fd])
+            elif fd in zygotes and self._nursery is not None:
+                self._nursery.happened()
             elif fd in heirs:
                 succession.happened(fd, what)
             elif control is not None and fd in controls:
@@ -326,6 +366,8 @@ class _Loop:
     def _settle(self) -> None:
         if self._control is not None:
             self._control.settle()
+        if self._nursery is not None:
+            self._nursery.settle()
         self._succession.settle(self._primary.is_stopping)
         self._primary.settle()
         if self.rise is not None and self.rise.settle():
@@ -337,6 +379,7 @@ class _Loop:
             self._primary.next_deadline(),
             None if self._control is None else self._control.next_deadline(),
             self._succession.next_deadline(),
+            None if self._nursery is None else self._nursery.next_deadline(),
             self._notifier.next_beat(),
         )
         if deadline_s is None:

@@ -115,6 +115,11 @@ def rules_of(config: Config) -> Rules:
 
 def check(config: Config) -> None:
     """Raise UsageError if --reload cannot watch: watchfiles is missing, or a folder is."""
+    if config.preload:
+        raise UsageError(
+            "--reload and --preload are for different machines, the one on which code changes "
+            "and the one on which it does not: leave one of them out"
+        )
     if importlib.util.find_spec("watchfiles") is None:
         raise UsageError(
             "--reload needs watchfiles, which is not installed: "

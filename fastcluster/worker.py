@@ -82,13 +82,15 @@ def main(
     board: Board | None,
     inbox: socket.socket | None,
     outboxes: Sequence[socket.socket],
+    app: Any = None,
 ) -> int:
     """Serve until told to stop; return the exit code.
 
     Called in the forked child with all signals blocked; everything but `config` was made
     by the primary before the fork.  EXIT_APP: the application could not be loaded, and
     the primary was told why.  number: of the worker, 0 to n - 1, which its successor has
-    too; slot: its line on the board.
+    too; slot: its line on the board.  app: the application, if the process that we were forked
+    from has loaded it already.
     """
     signals = SignalPipe(HANDLED)
     signal.signal(signal.SIGTERM, _leave)
@@ -107,7 +109,7 @@ def main(
             privileges.drop(who)
             privileges.check_python(who)
         try:
-            handler = make_handler(config)
+            handler = make_handler(config, app)
             guest = make_guest(handler, config, log)
             if guest is not None and not start_up(guest, channel, signals):
                 guest.close()
@@ -138,7 +140,7 @@ def main(
         signals.renew()
     except BaseException as error:
         signals.renew()
-        return _report(channel, error)
+        return report(channel, error)
     life = Life(
         server,
         listeners,
@@ -166,11 +168,13 @@ def _show(number: int, config: Config, state: str) -> None:
     proc.set_title(f"fastcluster: worker {number} {state} [{config.app}]")
 
 
-def make_handler(config: Config) -> Handler:
+def make_handler(config: Config, app: Any = None) -> Handler:
     """Load the application and return what runs it; imports no adapter that it does not need.
 
-    Raises AppLoadError.
+    app: the application, if it is loaded already.  Raises AppLoadError.
     """
+    if app is not None:
+        return handler_for(app, config)
     if config.app is None:
         raise AppLoadError("no application was named: say which one, as module:name")
     use_environment(config.env)  # before the application asks fastcluster.env
@@ -348,7 +352,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 # ---- an application that does not load
 
 
-def _report(channel: Channel, error: BaseException) -> int:
+def report(channel: Channel, error: BaseException) -> int:
     """Tell the primary, which logs it once for all workers."""
     channel.send({"failed": _shortened(describe(error))})
     channel.flush_within(REPORT_TIMEOUT_S)

@@ -46,6 +46,18 @@ def spawn() -> Iterator[Spawn]:
             continue
 
 
+def test_an_orphan_is_nobody_of_ours(spawn: Spawn) -> None:
+    told, end = child_process.pair()
+    pid = child_process.spawn_orphan(lambda channel: channel.send({"pid": os.getpid()}) - 1, end)
+    end.close()
+    assert hear(told) == {"pid": pid}
+    # Whoever it is left to buries it; we only see that it is gone.
+    assert hear(told) is None
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, 0)
+    told.close()
+
+
 def hear(channel: Channel) -> Any:
     """Wait for the one message that is due; None at EOF."""
     poll = select.poll()

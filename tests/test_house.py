@@ -76,6 +76,8 @@ LAYERS = {
     "renewal": 34,
     "reports": 34,
     "upgrade": 35,
+    "nursery": 35,
+    "zygote": 41,
     "seating": 36,
     "primary": 40,
     "supervisor": 42,
@@ -119,6 +121,7 @@ PROCESSES = {
     "control_folder",
     "site_commands",
     "primary",
+    "nursery",
     "renewal",
     "reports",
     "retirement",
@@ -159,6 +162,7 @@ BYTES = (
         "broken",
         "welcome",
         "worker",
+        "zygote",
         "__main__",
     }
 )
@@ -253,7 +257,7 @@ def test_one_verb_one_file_in_c(verb: str, owners: set[str]) -> None:
 
 PYTHON_VERBS = [
     (r"\bos\.fork\(", {"child_process.py"}),
-    (r"\bos\.(waitpid|kill)\b", {"seating.py", "cluster_primary.py"}),
+    (r"\bos\.(waitpid|kill)\b", {"child_process.py", "seating.py", "cluster_primary.py"}),
     (r"\.bind\((?!\*)", {"sockets.py"}),
     # Which loop's thread waits, and the one wait of a handler that writes too much.
     (r"\bwith nogil:", {"server.pyx", "exchange.pyx", "round_robin.pyx"}),

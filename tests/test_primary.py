@@ -720,6 +720,105 @@ def test_a_worker_that_cannot_be_told_gets_the_signal() -> None:
     assert stage.killed == [(worker.pid, "SIGTERM")]
 
 
+# ---- preload
+
+
+class FakeNursery:
+    """Loads the application when the test says so."""
+
+    def __init__(self) -> None:
+        self.is_ready = False
+        self.did: list[str] = []
+        self.on_end: Any = None
+
+    def begin(self, on_end: Any) -> None:
+        self.did.append("begin")
+        self.on_end = on_end
+
+    def loads(self, why: str | None = None) -> None:
+        self.is_ready = self.is_ready or why is None
+        self.on_end(why)
+
+    def keep(self) -> None:
+        self.did.append("keep")
+
+    def revert(self) -> None:
+        self.did.append("revert")
+
+    def died(self, pid: int, status: int) -> bool:
+        return False
+
+    def reopen(self, names: list[str], fds: list[int]) -> None:
+        self.did.append(f"reopen {names}")
+
+
+def preloaded(workers: int = 1) -> tuple[Stage, FakeNursery]:
+    stage, nursery = Stage(workers=workers), FakeNursery()
+    stage.primary._world.nursery = nursery
+    return stage, nursery
+
+
+def test_nobody_is_forked_before_the_application_is_loaded() -> None:
+    stage, nursery = preloaded(workers=2)
+    stage.primary.start()
+    stage.passes(10)
+    assert (stage.workers(), stage.primary.exit_code) == ([], None)
+    assert stage.primary.next_deadline() is None
+    nursery.loads()
+    stage.primary.settle()
+    assert stage.states() == [State.FORKED] * 2
+
+
+def test_one_that_does_not_load_at_the_start_is_the_end(log: pytest.LogCaptureFixture) -> None:
+    stage, nursery = preloaded()
+    stage.primary.start()
+    nursery.loads("ValueError: broken")
+    stage.primary.settle()
+    assert stage.primary.exit_code == errors.EXIT_APP
+    assert said(log, "the application did not load: ValueError: broken") == 1
+
+
+def test_a_reload_waits_for_the_new_zygote_and_keeps_it() -> None:
+    stage, nursery = preloaded()
+    stage.primary.start()
+    nursery.loads()
+    [old] = stage.all_ready()
+    ended: list[str | None] = []
+    stage.primary.reload(lambda order: ended.append(order.error))
+    stage.passes(1)
+    assert stage.workers() == [old]
+    assert stage.primary.status()["state"] == "reloading"
+    nursery.loads()
+    stage.primary.settle()
+    stage.says(stage.newest(), {"ready": {}})
+    assert old.state is State.DRAINING
+    assert ended == [None]
+    assert nursery.did == ["begin", "begin", "begin", "keep"]
+
+
+def test_a_reload_that_fails_goes_back_to_the_zygote_before() -> None:
+    stage, nursery = preloaded()
+    stage.primary.start()
+    nursery.loads()
+    [old] = stage.all_ready()
+    ended: list[str | None] = []
+    for _ in range(2):
+        stage.primary.reload(lambda order: ended.append(order.error))
+    assert ended == ["another reload took its place"]
+    nursery.loads("ImportError: no")
+    stage.primary.settle()
+    assert ended[1:] == ["ImportError: no"]
+    assert nursery.did[-3:] == ["revert", "begin", "revert"]
+    stage.primary.reload(lambda order: ended.append(order.error))
+    nursery.loads()
+    stage.primary.settle()
+    stage.says(stage.newest(), {"failed": "no startup"})
+    stage.dies(stage.newest(), CODE_3)
+    assert ended[2:] == ["no startup"]
+    assert nursery.did[-1] == "revert"
+    assert (stage.workers(), old.state) == ([old], State.READY)
+
+
 # ---- upgrade
 
 

@@ -351,7 +351,7 @@ def report_of(config: Config) -> str:
     try:
         worker.make_handler(config)
     except BaseException as error:
-        assert worker._report(own, error) == EXIT_APP
+        assert worker.report(own, error) == EXIT_APP
     [(message, _)] = primary.receive()
     primary.close()
     own.close()
@@ -398,7 +398,7 @@ def test_a_primary_that_does_not_listen_is_not_waited_for(
     monkeypatch.setattr(worker, "REPORT_TIMEOUT_S", 0.01)
     primary, own = channels.pair()
     fill(own)
-    assert worker._report(own, RuntimeError("x")) == EXIT_APP
+    assert worker.report(own, RuntimeError("x")) == EXIT_APP
     primary.close()
     own.close()
 
