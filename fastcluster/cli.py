@@ -470,10 +470,12 @@ for _command in control_commands.commands(click.echo):
 
 def _settle_in(settings: Config) -> None:
     """Go where the server is to work, and look whether it may become whom it is to be."""
-    from fastcluster import privileges
+    from fastcluster import cpus, privileges
 
     if settings.chdir is not None:
         _go_to(settings.chdir, "mend --chdir")
+    if settings.pin and not cpus.can_pin():
+        raise UsageError("--pin is not to be had on this system: leave it out")
     privileges.identity(settings.user, settings.group)
     if settings.reload:
         from fastcluster import watcher

@@ -211,6 +211,12 @@ class Config:
         "Import the application once, in a process that forks the workers: they share memory and "
         "start in milliseconds.",
     )
+    pin: bool = option(
+        False,
+        SWITCH,
+        PROCESSES,
+        "Worker n runs on the nth CPU of those that may be used, all its threads too.",
+    )
     max_workers: int = option(
         0,
         whole(0, 1024),

@@ -21,6 +21,25 @@ def usable_cpus(root: Path = Path("/"), allowed: int | None = None) -> int:
     return max(1, min([allowed, *_quotas(root)]))
 
 
+def can_pin() -> bool:
+    """Tell whether the system lets a process choose its CPUs."""
+    return hasattr(os, "sched_setaffinity")
+
+
+def pin(number: int) -> int | None:
+    """Have this process run on one of the CPUs that it may use, the nth; return which.
+
+    More numbers than CPUs begin again with the first.  What it forks and which threads it
+    starts stay there, too.  None: the system does not have it.
+    """
+    if not can_pin():
+        return None
+    allowed = sorted(os.sched_getaffinity(0))
+    cpu = allowed[number % len(allowed)]
+    os.sched_setaffinity(0, {cpu})
+    return cpu
+
+
 def _affinity() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

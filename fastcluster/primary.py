@@ -133,7 +133,11 @@ class Primary(Seating):
     def kill_all(self) -> None:
         """End all workers and the cluster at once."""
         self._begin_to_stop()
-        self._log.info("stopping at once")
+        running = sum(self._board.read(w.slot)["running"] for w in self.workers.values())
+        if running > 0:
+            self._log.warning("stopping at once: %s cut off", count(running, "request"))
+        else:
+            self._log.info("stopping at once")
         for worker in list(self.workers.values()):
             self._happens(worker, Event.KILL)
 
@@ -477,8 +481,9 @@ class Primary(Seating):
         worker.deadline_s = self._now() + ABORT_S
 
     def _give_up_waiting(self, worker: Worker) -> None:
+        what = "start up (lifespan)" if worker.is_loaded else "load"
         worker.failure = (
-            f"the application did not load within {self._config.timeout_startup_s:g} s "
+            f"the application did not {what} within {self._config.timeout_startup_s:g} s "
             "(--timeout-startup)"
         )
         self._kill(worker)
@@ -537,6 +542,8 @@ class Primary(Seating):
         match message:
             case {"ready": _}:
                 self._happens(worker, Event.READY)
+            case {"loaded": _}:
+                worker.is_loaded = True
             case {"failed": str(why)}:
                 worker.failure = why
             case {"draining": _}:
@@ -695,6 +702,10 @@ class Primary(Seating):
             return
         old, seat.worker, seat.successor = seat.worker, worker, None
         seat.failures = 0
+        if order is not None and order.name == "reload":
+            seat.reloads += 1
+        else:
+            seat.restarts += 1
         if old is not None:
             self._happens(old, Event.RETIRE)
 

@@ -59,6 +59,7 @@ def status_of(worker: Worker, board: Board, now_s: float, rss_bytes: int) -> dic
         "state": worker.state.name.lower(),
         "age_s": round(now_s - worker.forked_s, 3),
         "restarts": worker.seat.restarts,
+        "reloads": worker.seat.reloads,
         "failures": worker.seat.failures,
         "last_end": worker.seat.why or None,
         "connections": slot["connections"],

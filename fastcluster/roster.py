@@ -93,7 +93,9 @@ class Seat:
     failures: int = 0  # in a row: died while it came up, or soon after
     due_s: float = 0.0  # an empty seat is not filled before this moment
     renew_s: float = 0.0  # a successor that failed is not followed before this moment
-    restarts: int = 0  # workers after the first
+    restarts: int = 0  # workers after the first, but for those of a reload
+    reloads: int = 0
+    was_lost: bool = False  # its last worker went without being told to
     why: str = ""  # the last one ended, in words
     in_crash_loop: bool = False
     rests: bool = False  # it stays empty until somebody wakes it
@@ -116,6 +118,7 @@ class Worker:
     failure: str | None = None  # why it could not load the application, in its own words
     status: int = 0  # as waitpid gave it
     was_killed: bool = False  # by us
+    is_loaded: bool = False  # the application is, and starts up
     pulse: Pulse = field(default_factory=Pulse)
     allowance: Allowance = field(default_factory=Allowance)
 

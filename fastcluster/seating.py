@@ -98,6 +98,7 @@ class Seating:
 
     def _reckon(self, seat: Seat, worker: Worker) -> None:
         """Decide when a worker that was not retired gets an heir."""
+        seat.was_lost = True
         if self._lasted(worker):
             seat.failures = 0
             seat.in_crash_loop = False
@@ -158,7 +159,8 @@ class Seating:
                 seat.due_s = math.inf
             return None
         self._serial += 1
-        seat.restarts += seat.slot is not None
+        seat.restarts += seat.was_lost
+        seat.was_lost = False
         seat.slot = slot
         worker = Worker(
             pid=child.pid,

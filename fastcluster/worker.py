@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastcluster import apps, privileges, proc
+from fastcluster import apps, cpus, privileges, proc
 from fastcluster.adapters import handler_for
 from fastcluster.channel import Channel
 from fastcluster.child_process import SignalPipe, accept_signals, leave_within
@@ -100,6 +100,9 @@ def main(
     faulthandler.enable(file=error_fd(), all_threads=True)
     log.debug("generation %d in slot %d", generation, slot)
     _show(number, config, "loading")
+    if config.pin:
+        # Before the application, which may count the CPUs that it has.
+        log.debug("pinned to CPU %s", cpus.pin(number))
     try:
         accept_signals()
         # Before the application's own code, which is not to have been root.
@@ -213,6 +216,8 @@ def start_up(guest: Guest, channel: Channel, signals: SignalPipe) -> bool:
     Raises AppLoadError if it cannot start up.
     """
     signals.tell_by_hand()
+    # If it does not end, people are to know that it is this which does not.
+    channel.send({"loaded": {}})
     return guest.start_up(
         {
             channel.fileno(): lambda: _is_told_to_leave(channel),

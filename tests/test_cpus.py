@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fastcluster.cpus import usable_cpus
+from fastcluster.cpus import can_pin, pin, usable_cpus
 
 V2 = "0::/a/b\n"
 V1 = "12:memory:/a/b\n4:cpu,cpuacct:/a/b\n1:name=systemd:/a/b\n0::/a/b\n"
@@ -69,3 +69,17 @@ def test_this_machine() -> None:
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity here")
 def test_the_affinity_counts(tmp_path: Path) -> None:
     assert usable_cpus(tmp_path) == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.skipif(not can_pin(), reason="this system lets nobody choose a CPU")
+def test_the_nth_worker_gets_the_nth_cpu_and_then_from_the_first_again() -> None:
+    before = os.sched_getaffinity(0)
+    cpus = sorted(before)
+    try:
+        for number in range(len(cpus) + 1):
+            expected = cpus[number % len(cpus)]
+            assert pin(number) == expected
+            assert os.sched_getaffinity(0) == {expected}
+            os.sched_setaffinity(0, before)
+    finally:
+        os.sched_setaffinity(0, before)

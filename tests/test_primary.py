@@ -720,6 +720,55 @@ def test_a_worker_that_cannot_be_told_gets_the_signal() -> None:
     assert stage.killed == [(worker.pid, "SIGTERM")]
 
 
+# ---- what the status counts
+
+
+def test_restarts_and_reloads_are_counted_apart() -> None:
+    stage = Stage(workers=1)
+    [first] = stage.all_ready()
+    seat = first.seat
+    stage.primary.reload()
+    stage.primary.settle()
+    stage.says(stage.newest(), {"ready": {}})
+    stage.dies(first, 0)
+    assert (seat.restarts, seat.reloads) == (0, 1)
+    stage.passes(6)
+    stage.dies(stage.newest(), KILLED)
+    stage.says(stage.newest(), {"ready": {}})
+    assert (seat.restarts, seat.reloads) == (1, 1)
+    stage.primary.restart(0)
+    stage.primary.settle()
+    stage.says(stage.newest(), {"ready": {}})
+    assert (seat.restarts, seat.reloads) == (2, 1)
+    # Who rested has not died.
+    for worker in stage.workers():
+        stage.primary.drain()
+        stage.dies(worker, 0)
+    stage.primary.reload()
+    stage.primary.settle()
+    assert len(stage.workers()) == 1
+    assert (seat.restarts, seat.reloads) == (2, 1)
+
+
+def test_a_stop_at_once_says_what_it_cut_off(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=2)
+    stage.all_ready()
+    stage.primary.kill_all()
+    assert said(log, "stopping at once: 2 requests cut off", logging.WARNING) == 1
+    for worker in stage.workers():
+        stage.dies(worker, KILLED)
+    assert stage.primary.exit_code == errors.EXIT_OK
+
+
+def test_what_did_not_end_in_time_is_named(log: pytest.LogCaptureFixture) -> None:
+    stage = Stage(workers=1)
+    stage.primary.start()
+    stage.says(stage.newest(), {"loaded": {}})
+    stage.passes(STARTUP_S)
+    stage.dies(stage.newest(), KILLED)
+    assert said(log, "did not start up (lifespan) within 60 s") == 1
+
+
 # ---- preload
 
 

@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_processes import DEADLINE_S, Cluster, Held, Start, can_connect, start
+from test_processes import DEADLINE_S, READY, Cluster, Held, Start, can_connect, start
+
+from fastcluster import cpus
 
 __all__ = ["start"]
 
@@ -30,6 +32,35 @@ def test_ttin_and_ttou(start: Start) -> None:
     cluster.expect(rf"worker 1 \(pid {second}\) has drained and left")
     cluster.wait_gone(second)
     assert int(cluster.get()) == first
+
+
+@pytest.mark.skipif(not cpus.can_pin(), reason="this system lets nobody choose a CPU")
+@pytest.mark.parametrize("preload", ["--preload", "--no-preload"])
+def test_pinned_workers_stay_on_their_cpus(start: Start, preload: str) -> None:
+    allowed = sorted(os.sched_getaffinity(0))
+    cluster = start("--workers", "2", "--pin", preload)
+    cluster.ready(2)
+
+    def pinned() -> dict[int, set[int]]:
+        return {int(m[1]): os.sched_getaffinity(int(m[2])) for m in cluster.said(READY)[-2:]}
+
+    expected = {number: {allowed[number % len(allowed)]} for number in range(2)}
+    assert pinned() == expected
+    assert os.sched_getaffinity(cluster.pid) == set(allowed)
+    cluster.signal(signal.SIGHUP)
+    cluster.expect("reload: done")
+    assert pinned() == expected
+
+
+def test_a_startup_that_hangs_is_named(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import asyncio\nasync def app(scope, receive, send):\n    await asyncio.Event().wait()\n"
+    )
+    cluster = start(
+        *("--app-dir", str(tmp_path), "--workers", "1", "--timeout-startup", "0.5"), app="slow:app"
+    )
+    assert cluster.exit_code() == 3
+    assert cluster.said(r"did not start up \(lifespan\) within 0.5 s \(--timeout-startup\)")
 
 
 def test_winch_rests_while_clients_wait_and_hup_wakes(start: Start) -> None:
