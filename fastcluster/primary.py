@@ -34,6 +34,12 @@ SPARE_SLOTS = 16
 EXIT_AFTER_EOF_S = 5.0
 # So long a stuck worker may take to write its tracebacks and end.
 ABORT_S = 2.0
+# So often, and so long at most, one looks whether all workers but the last have begun to
+# drain; one that computes meanwhile hands nothing over either.
+REAR_LOOK_S = 0.005
+REAR_MOST_S = 1.0
+# FC_SLOT_READY of board.h: others may hand connections to this worker.
+SLOT_READY = 2
 # Two signals to stop within this time are one.
 SAME_WISH_S = 0.1
 
@@ -74,6 +80,8 @@ class Primary(Seating):
         self._urls = urls
         self._stopped_s = 0.0
         self._shown: str | None = None  # the last boot failure that was logged in full
+        self._rear: Worker | None = None  # drains when the others do
+        self._rear_s = 0.0  # it does so then at the latest
         self._loads = False  # the first zygote does, and nobody can serve before
         self._reloads: Renewal | None = None  # the reload that waits for its zygote
         self._drains: list[tuple[Renewal, list[Worker]]] = []  # and whose end each waits for
@@ -151,8 +159,12 @@ class Primary(Seating):
         self._begin_to_stop()
         self._code, self._serves_on = exit_code, True
         self._log.info("leaving: %s to drain", count(len(self.workers), "worker"))
+        ready = [worker for worker in self.workers.values() if worker.state is State.READY]
+        self._rear = ready[-1] if len(ready) > 1 else None
+        self._rear_s = self._now() + REAR_MOST_S
         for worker in list(self.workers.values()):
-            self._happens(worker, Event.RETIRE)
+            if worker is not self._rear:
+                self._happens(worker, Event.RETIRE)
 
     def upgrade(self, on_end: TellEnd | None = None) -> Renewal:
         """Have a new primary take over; on_end: called when it has, or has failed to.
@@ -175,6 +187,24 @@ class Primary(Seating):
     def is_stopping(self) -> bool:
         """Tell whether the server was told to stop, or leaves."""
         return self._stopping
+
+    def _let_rear_follow(self) -> None:
+        """Retire the last worker once no other may hand a connection over.
+
+        One can be on its way to a worker that leaves at this very moment.  In a reload
+        others stay to whom it is handed on; here the last one takes what the others left.
+        """
+        rear, others = self._rear, [w for w in self.workers.values() if w is not self._rear]
+        if rear is None:
+            return
+        serve = any(self._board.read(worker.slot)["state"] == SLOT_READY for worker in others)
+        if serve and self._now() < self._rear_s:
+            return
+        for slot in range(self._board.slots):
+            if slot != rear.slot:
+                self.sweep_inbox(slot)
+        self._rear = None
+        self._happens(rear, Event.RETIRE)
 
     @property
     def is_up(self) -> bool:
@@ -387,6 +417,7 @@ class Primary(Seating):
         if not self._stopping and self._can_raise:
             self._fill_seats()
             self._renew_next()
+        self._let_rear_follow()
         self._end_drains()
         self._end_if_over()
 
@@ -395,6 +426,8 @@ class Primary(Seating):
         moments = [w.deadline_s for w in self.workers.values() if w.deadline_s is not None]
         if self._sweep_again_s is not None:
             moments.append(self._sweep_again_s)
+        if self._rear is not None:
+            moments.append(self._now() + REAR_LOOK_S)
         if self._looks_s and any(w.state is State.READY for w in self.workers.values()):
             moments.append(self._looked_s + self._looks_s)
         if not self._stopping and self._can_raise and self._free_slots():

@@ -72,6 +72,7 @@ class FakeBoard:
         self.connections = [0] * slots
         self.requests = [0] * slots
         self.heartbeats = [0] * slots
+        self.states = [2] * slots
         self.running = 1
         self.request: dict[str, Any] | None = None
 
@@ -88,6 +89,7 @@ class FakeBoard:
         return {
             "connections": self.connections[index],
             "running": self.running,
+            "state": self.states[index],
             "requests": self.requests[index],
             "heartbeat_ms": self.heartbeats[index],
             "accepted": 0,
@@ -889,6 +891,14 @@ def test_who_leaves_drains_as_in_a_reload() -> None:
     workers = stage.all_ready()
     assert stage.primary.is_up
     stage.primary.leave()
+    # The last one waits for the others to begin, and takes what they leave.
+    assert [channel(worker).sent for worker in workers] == [[DRAIN], []]
+    stage.primary.settle()
+    assert channel(workers[1]).sent == []
+    assert stage.primary.next_deadline() == pytest.approx(stage.now, abs=0.1)
+    stage.board.states[0] = 3
+    stage.primary.settle()
+    assert stage.forwarded == [(0, [1]), (2, [1]), (3, [1])]
     assert [channel(worker).sent for worker in workers] == [[DRAIN], [DRAIN]]
     assert stage.states() == [State.DRAINING] * 2
     # One signal to stop both primaries changes nothing, a second one ends ours at once.
