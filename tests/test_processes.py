@@ -115,13 +115,17 @@ class Cluster:
     def is_alive(self, pid: int) -> bool:
         return not select.select([self._pidfds[pid]], [], [], 0)[0]
 
+    def hear_all(self) -> None:
+        """Read what has been said so far."""
+        with contextlib.suppress(OSError):
+            while self._read_more(0):
+                pass
+
     def end(self) -> None:
         """Whatever has become of it: none of its processes is left."""
         self._process.kill()
         self._process.wait()
-        with contextlib.suppress(OSError):
-            while self._read_more(0):
-                pass
+        self.hear_all()
         for match in self.said(READY):
             self._remember(int(match[2]))
         for pidfd in self._pidfds.values():

@@ -62,6 +62,7 @@ def begin(start: Start) -> Iterator[Callable[..., Cluster]]:
 
     yield go
     for cluster in clusters:
+        cluster.hear_all()
         for pid in heirs(cluster):
             with contextlib.suppress(ProcessLookupError):
                 if os.getsid(pid) == cluster.pid:

@@ -246,9 +246,23 @@ def test_it_goes_with_an_upgrade(
     assert (code, err.endswith("ValueError: broken\n")) == (3, True)
     release(tmp_path, "two")
     assert run(capsys, "upgrade")[0] == 0
-    assert cluster.get().startswith("two")
-    assert run(capsys, "stop")[0] == 0
+    try:
+        assert cluster.get().startswith("two")
+    finally:
+        assert run(capsys, "stop")[0] == 0
     assert cluster.exit_code() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another group")
+def test_whoever_imports_is_of_the_group_and_so_are_the_workers(
+    begin: Begin, tmp_path: Path
+) -> None:
+    release(tmp_path, "one", "assert os.getegid() == 12345")
+    cluster = begin("--workers", "1", "--group", "12345")
+    [worker] = cluster.ready(1)
+    assert "Gid:\t12345\t12345" in Path(f"/proc/{worker}/status").read_text()
+    # The files of such a process in /proc are root's, so the title is from before the fork.
+    assert b"worker 0" in Path(f"/proc/{worker}/cmdline").read_bytes()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
