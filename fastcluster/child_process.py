@@ -102,7 +102,8 @@ def spawn_orphan(
     Its parent is the nearest ancestor of ours that is a subreaper (prctl(2)), else process
     1: it is forked by a process in between, which is gone when this returns.  channel: the
     child's end of one, which stays open here.  Other threads may run, and are not there in
-    the child.  Raises OSError when the system has no process or descriptor left.
+    the child.  Exit hooks that were registered here run in the child, which is what this
+    process was made for.  Raises OSError when the system has no process or descriptor left.
     """
     reading, writing = os.pipe()
     _flush_stdio()
@@ -138,7 +139,7 @@ def _fork_and_leave(
         if pid == 0:
             for fd in pipe:
                 os.close(fd)
-            _be_child(run, channel, close, exit_timeout_s)
+            _be_child(run, channel, close, exit_timeout_s, keeps_hooks=True)
         os.write(pipe[1], b"%d" % pid)
         code = 0
     except OSError:
@@ -270,10 +271,13 @@ def _be_child(
     channel: Channel,
     close: Iterable[Closable],
     exit_timeout_s: float,
+    *,
+    keeps_hooks: bool = False,
 ) -> NoReturn:
     code = EXIT_UNEXPECTED
     try:
-        atexit._clear()
+        if not keeps_hooks:
+            atexit._clear()
         reset_signals()
         # Python 3.11 to 3.13 do this by a hook of their own; two children that draw the
         # same numbers would be too bad to rest on that.

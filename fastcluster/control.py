@@ -334,7 +334,7 @@ def outcome(order: Renewal, primary: PrimaryLike) -> Answer:
     """Return the answer that tells how an order ended: 200, or 500 with its error."""
     if order.error is not None:
         return 500, {"error": order.error, "order": order.name}
-    return 200, {"done": order.name, "status": primary.status()}
+    return 200, {"done": order.name, **(order.news or {"status": primary.status()})}
 
 
 def peer_of(sock: socket.socket) -> tuple[int, int]:

@@ -9,6 +9,7 @@ file keeps the books; primary.py raises and retires.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from fastcluster.roster import Seat, State
 
@@ -36,6 +37,7 @@ class Renewal:
         self.waiting = list(seats)
         self.underway: list[Seat] = []
         self.error: str | None = None
+        self.news: dict[str, Any] = {}  # what else is to be told of its end
         self.is_over = False
         self._on_end = on_end
 

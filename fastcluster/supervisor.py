@@ -274,7 +274,8 @@ class _Rise:
             elif primary.is_up and not primary.is_stopping:
                 path = None if self._pid_file is None else self._pid_file.path
                 legacy.ready(path)
-        if legacy.is_ours and not primary.is_stopping:
+        if legacy.is_ours:
+            # Also if we are told to stop at this very moment: somebody must remove the files.
             self._take_over()
             return True
         return False
@@ -290,7 +291,8 @@ class _Rise:
         if self._control is not None:
             self._control.open()
         self._log.info("primary %d has taken over", os.getpid())
-        self._primary.announce()
+        if not self._primary.is_stopping:
+            self._primary.announce()
 
 
 class _Loop:

@@ -242,6 +242,7 @@ class Succession:
         self._log.info("upgrade: done, primary %d takes over", self._heir.pid)
         self._hand_over(self._heir.pid, names, pid_file)
         self._heir.channel.send({"yours": {}})
+        order.news = {"pid": self._heir.pid}
         order.end_if_done()
 
     def _fail(self, why: str) -> None:

@@ -73,6 +73,11 @@ def heirs(cluster: Cluster) -> list[int]:
     return [int(found[1]) for found in cluster.said(r"a new primary \(pid (\d+)\) comes up")]
 
 
+def heirs_of(cluster: Cluster) -> list[int]:
+    cluster.hear_all()
+    return heirs(cluster)
+
+
 def gone(pid: int) -> None:
     """Wait until a process is gone, or a corpse."""
     with contextlib.suppress(ProcessLookupError):
@@ -102,7 +107,9 @@ def test_an_upgrade_under_load_loses_nothing(
         before = json.loads(out)
         current.unlink()
         current.symlink_to("2" if version == "two" else "1")
-        assert run(capsys, "upgrade") == (0, "site_app:app: upgrade done\n", "")
+        code, out, err = run(capsys, "upgrade", "--json")
+        assert (code, err) == (0, "")
+        assert json.loads(out) == {"done": "upgrade", "pid": heirs_of(cluster)[-1]}
         after = json.loads(run(capsys, "status", "--json")[1])
         assert before["pid"] != after["pid"] == int(pid_file.read_text())
         assert after["name"] == "site_app:app"

@@ -201,6 +201,16 @@ def test_workers_that_come_later_write_to_the_log_that_was_reopened(
     assert "[worker 1]" not in moved.read_text()
 
 
+def test_exit_hooks_of_the_import_run_in_each_worker(begin: Begin, tmp_path: Path) -> None:
+    hook = "import atexit; atexit.register(lambda: print(os.getpid(), file=open('left', 'a')))"
+    release(tmp_path, "one", hook)
+    cluster = begin("--workers", "2")
+    pids = cluster.ready(2)
+    cluster.signal(signal.SIGTERM)
+    assert cluster.exit_code() == 0
+    assert sorted((tmp_path / "left").read_text().split()) == sorted(map(str, pids))
+
+
 def test_threads_of_the_import_are_named(begin: Begin, tmp_path: Path) -> None:
     lines = "import threading; stop = threading.Event()\n"
     lines += "threading.Thread(target=stop.wait, name='poller', daemon=True).start()"
