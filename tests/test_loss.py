@@ -41,8 +41,11 @@ class Client(threading.Thread):
         except Exception as error:
             self.failure = f"{type(error).__name__}: {error}"
 
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), DEADLINE_S)
+
     def use_a_connection(self) -> None:
-        with socket.create_connection(("127.0.0.1", self.port), DEADLINE_S) as sock:
+        with self.connect() as sock:
             self.connections += 1
             while not self.enough.is_set():
                 sock.sendall(self.request)
