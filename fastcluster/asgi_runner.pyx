@@ -21,6 +21,10 @@ cdef class AsgiRunner(TaskRunner):
         super().__init__(app, config)
         self.maker = ScopeMaker(config.root_path, config.log_level == "debug")
 
+    cdef bint mount(self, str prefix) except -1:
+        self.maker.mount(prefix)
+        return True
+
     cdef dict http_scope(self, Exchange exchange):
         cdef dict scope = self.maker.make(exchange)
         if self.state is not None:

@@ -24,6 +24,8 @@ cdef class ScopeMaker:
     cdef Listener listener
     cdef str root                # "" or "/api"
     cdef bytes raw_root
+    cdef str outer               # root without what mount() has put behind it
+    cdef bytes raw_outer
     # Of the scope that was made last, for whoever does not want to look them up in it.
     cdef str method
     cdef bytes raw_path
@@ -31,6 +33,7 @@ cdef class ScopeMaker:
     cdef Name names[2 * NAME_PAIRS]
 
     # A new scope of the type http, without `state`; exchange.request is valid.
+    cdef int mount(self, str prefix) except -1
     cdef dict make(self, Exchange exchange)
     # The same for websocket, without `subprotocols` and `state`.
     cdef dict make_websocket(self, Exchange exchange)

@@ -52,6 +52,8 @@ cdef class ScopeMaker:
         root = root_path.strip("/")
         self.root = "/" + root if root else ""
         self.raw_root = self.root.encode("utf-8")
+        self.outer = self.root
+        self.raw_outer = self.raw_root
         self.asgi = {"version": "3.0", "spec_version": "2.5"}
         self.extensions = {name: {} for name in EXTENSIONS}
         if offers_debug:
@@ -60,6 +62,13 @@ cdef class ScopeMaker:
     def __dealloc__(self):
         for i in range(2 * NAME_PAIRS):
             Py_XDECREF(<PyObject *>self.names[i].lower)
+
+    cdef int mount(self, str prefix) except -1:
+        """Make the scopes of an application that has the paths below prefix, "/api"."""
+        self.root = self.outer + prefix
+        self.raw_root = self.root.encode("utf-8")
+        self.listener = None
+        return 0
 
     cdef dict make(self, Exchange exchange):
         cdef const fc_request *request = exchange.request
@@ -166,8 +175,8 @@ cdef class ScopeMaker:
             return 0  # an asterisk or an authority lies under no path
         if path.startswith(self.root) and (len(path) == n or path[n] == "/"):
             return 0
-        scope["path"] = self.root + path
-        self.raw_path = self.raw_root + self.raw_path
+        scope["path"] = self.outer + path
+        self.raw_path = self.raw_outer + self.raw_path
         return 0
 
     cdef list fields(self, Exchange exchange):

@@ -126,7 +126,6 @@ def _loopback(value: bool) -> str | None:
 NOT_YET = {
     "--daemon": "leave it out, and have systemd or a container run the server",
     "-D": "leave it out, and have systemd or a container run the server",
-    "--limit-concurrency": "--limit-connections counts connections",
     "--header": "have the application or the proxy set it",
     "--ssl-keyfile": "have a proxy in front do TLS",
     "--ssl-certfile": "have a proxy in front do TLS",
@@ -195,7 +194,7 @@ def _moved_option(moved: Moved) -> click.Option:
 def _click_parameters() -> list[click.Parameter]:
     own = [option for option in config.ADDRESS_PARTS + config.OPTIONS if option.name != "app"]
     return [
-        click.Argument(["app"], required=False, metavar="[APP]", type=click.UNPROCESSED),
+        click.Argument(["app"], nargs=-1, metavar="[APP]", type=click.UNPROCESSED),
         *(_click_option(option) for option in own),
         click.Option(["config_file", "-c", "--config"], type=click.UNPROCESSED, metavar="FILE"),
         click.Option(["table", "--table"], type=click.UNPROCESSED, metavar="NAME"),
@@ -336,9 +335,9 @@ def _explain(flags: dict[str, Any], file: str | None, table: str | None) -> conf
 
 
 def _explain_words(
-    app: str | None, config_file: str | None, table: str | None, **given: Any
+    app: tuple[str, ...], config_file: str | None, table: str | None, **given: Any
 ) -> config.Explained:
-    return _explain({**_move(given), "app": app}, config_file, table)
+    return _explain({**_move(given), "app": " ".join(app) or None}, config_file, table)
 
 
 def _read(flags: dict[str, Any], file: str | None, table: str | None) -> Config:
@@ -355,7 +354,7 @@ def _read(flags: dict[str, Any], file: str | None, table: str | None) -> Config:
     return _with_app(dataclasses.replace(settings, workers=settings.n_workers))
 
 
-def _serve(app: str | None, config_file: str | None, table: str | None, **given: Any) -> int:
+def _serve(app: tuple[str, ...], config_file: str | None, table: str | None, **given: Any) -> int:
     from fastcluster import upgrade
 
     # Before anything changes the current folder.
@@ -372,12 +371,12 @@ def _serve(app: str | None, config_file: str | None, table: str | None, **given:
 def _serve_with(
     command: Command,
     legacy: Legacy | None,
-    app: str | None,
+    app: tuple[str, ...],
     config_file: str | None,
     table: str | None,
     **given: Any,
 ) -> int:
-    flags = {**_move(given), "app": app}
+    flags = {**_move(given), "app": " ".join(app) or None}
     begun_in = config.working_folder()
     settings = _read(flags, config_file, table)
     for sentence in config.misspelt():
@@ -414,7 +413,8 @@ commands.add_command(
             "Serve an application: a native handler, or a WSGI or ASGI application such as those "
             "of Flask, Django and FastAPI.\n\n"
             "APP is module:name. Without one it is app:app, main:app, wsgi:application or "
-            "asgi:application of the folder, else a page that welcomes you."
+            "asgi:application of the folder, else a page that welcomes you. Several are served "
+            "side by side, each below its path: /api=api:app /=site:app."
         ),
         epilog=(
             "Defaults are in brackets. Each option is also a variable, FASTCLUSTER_WORKERS for "
@@ -492,10 +492,13 @@ def _go_to(folder: str, mend: str) -> None:
 
 def _with_app(settings: Config) -> Config:
     """Find an application where none was named, or look whether the named one can be."""
-    from fastcluster import apps
+    from fastcluster import apps, mounts
 
     if settings.app is not None:
-        apps.check(settings.app, settings.app_dir)
+        if mounts.is_spec(settings.app):
+            mounts.check(settings)
+        else:
+            apps.check(settings.app, settings.app_dir)
         return settings
     found = apps.discover(settings.app_dir)
     if found is not None:

@@ -27,6 +27,7 @@ from fastcluster.options import (
     FILE,
     FOLDER,
     FOLDERS,
+    HEALTH_PATH,
     LOOP,
     MODE,
     NAME,
@@ -144,7 +145,10 @@ class Config:
     """
 
     app: str | None = option(
-        None, or_none(APP), APPLICATION, "The application, module:name; None: a welcome page."
+        None,
+        or_none(APP),
+        APPLICATION,
+        "The application, module:name, or several, /PATH=module:name; None: a welcome page.",
     )
     interface: str = option(
         "auto",
@@ -394,6 +398,20 @@ class Config:
         LIMITS,
         "Most connections of each worker; beyond: 503. 0: what the descriptor limit allows.",
     )
+    limit_concurrency: int = option(
+        0,
+        whole(0, 2**31 - 1),
+        LIMITS,
+        "Most requests that run in a worker at a time; others wait, see --queue-size. "
+        "0: unlimited.",
+    )
+    queue_size: int | None = option(
+        None,
+        or_none(whole(0, 1_000_000)),
+        LIMITS,
+        "How many requests of a worker may wait for --limit-concurrency; beyond: 503.",
+        shown="as many as may run",
+    )
     limit_keep_alive_requests: int = option(
         0, whole(0, 2**32 - 1), LIMITS, "Most requests on one connection. 0: unlimited."
     )
@@ -435,6 +453,18 @@ class Config:
         "At a stop running exchanges have this long to finish.",
         flag="--graceful-timeout",
     )
+    shutdown_delay_s: float = option(
+        0.0,
+        duration(0),
+        TIMEOUTS,
+        "After a stop was asked for, --readyz fails for so long before the workers drain.",
+    )
+    queue_timeout_s: float = option(
+        1.0,
+        duration(),
+        TIMEOUTS,
+        "A request waits this long at most for --limit-concurrency, else 503.",
+    )
     timeout_startup_s: float = option(
         60.0, duration(), TIMEOUTS, "A worker must be ready within this, else it is replaced."
     )
@@ -459,6 +489,18 @@ class Config:
         "Proxies whose X-Forwarded-For and -Proto are believed: addresses, networks, unix, or * "
         "for everybody.",
         shown="nobody",
+    )
+    livez: str | None = option(
+        None,
+        or_none(HEALTH_PATH),
+        PROTOCOL,
+        "Path, such as /livez, that says 200 as long as the loop turns.",
+    )
+    readyz: str | None = option(
+        None,
+        or_none(HEALTH_PATH),
+        PROTOCOL,
+        "Path, such as /readyz, that says 200, and 503 once a stop was asked for.",
     )
     server_header: bool = option(True, SWITCH, PROTOCOL, "Send the Server field.")
     date_header: bool = option(True, SWITCH, PROTOCOL, "Send the Date field.")
@@ -495,6 +537,9 @@ class Config:
         "common, combined, json, or a format of gunicorn's atoms: '%(h)s \"%(r)s\" %(s)s %(D)s'; "
         "turns the access log on.",
         shown="combined",
+    )
+    access_log_health: bool = option(
+        False, SWITCH, LOGS, "Let the access log have requests of --livez and --readyz, too."
     )
     request_id_header: str | None = option(
         None,

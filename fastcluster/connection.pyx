@@ -153,6 +153,8 @@ cdef class HttpConnection(Connection):
         exchange.request = NULL
         exchange.head_copy = None
         fc_slot_run(self.service.slot, -1)
+        if exchange.gate is not None:
+            exchange.gate.left(exchange, consumer)
         if consumer is None or exchange.response_state == RESPONSE_DONE:
             return 0
         try:

@@ -275,6 +275,7 @@ cdef extern from "request.h" nogil:
     int fc_request_scan(fc_request *request, const char *base, size_t len)
     int fc_request_line_status(const char *line, size_t len)
     size_t fc_name_hash(const char *name, size_t len)
+    int fc_hex_digit(char c)
     uint32_t fc_request_unquote(const char *ptr, uint32_t len, char *out)
     const fc_field *fc_request_find(const fc_request *request, const char *name, size_t name_len)
 

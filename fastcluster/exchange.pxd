@@ -59,10 +59,24 @@ cdef class Handler:
     # until this returns, or longer after exchange.keep().  An exception that
     # leaves here is logged and answered with 500.
     cdef int begin(self, Exchange exchange) except -1
+    # Lets the application know that it has the paths below prefix, which the root_path
+    # of its configuration does not have; False: it does not know of such things.
+    cdef bint mount(self, str prefix) except -1
+
+    # ---- for one that was put between, see overload.pyx
+
+    # An exchange that has it as its gate parts from its connection; consumer: its own.
+    cdef int left(self, Exchange exchange, Consumer consumer) except -1
+    # A deadline of its own has passed.
+    cdef int expired(self) except -1
 
 
 cdef class Consumer:
     """What an exchange tells its adapter after begin(); every method may be left out."""
+
+    # Whom to tell released() when the application has returned although its client is
+    # gone, or None.
+    cdef Handler gate
 
     # Body bytes; ptr is dead when this returns.  To slow the client down call
     # exchange.pause(), and exchange.proceed() to go on.
@@ -81,6 +95,10 @@ cdef class Consumer:
     cdef int writable(self) except -1
     # A later turn, after service.resume_later(consumer).
     cdef int resume(self) except -1
+    # True if the application goes on although its client is gone.
+    cdef bint is_running(self) except -1
+    # Tells the gate; for any thread.
+    cdef int pass_gate(self, Service service) except -1
 
 
 cdef class Observer:
@@ -114,6 +132,7 @@ cdef class Service:
     cdef fc_slot *slot           # this worker's line on the scoreboard, never NULL
     cdef Limits limits
     cdef readonly Handler handler
+    cdef readonly Handler gate   # overload.OverloadHandler or None
     cdef readonly object config  # config.Config
     cdef object log              # a logging.Logger
     cdef Observer observer       # None: nobody wants to know
@@ -124,6 +143,7 @@ cdef class Service:
     cdef readonly bint draining
     cdef readonly bint is_last   # ... and no other process listens any more
     cdef bint limited            # it has a maximum of connections
+    cdef readonly bint leaving   # it is going to drain: nobody new is to be sent here
     cdef list consumers_later
     cdef readonly list listeners # one Listener a listening socket, see server.pyx
     cdef void *first             # all open connections, a borrowed chain
@@ -199,6 +219,7 @@ cdef class Exchange:
 
     cdef Connection connection       # None once the exchange is over or lost
     cdef Consumer consumer
+    cdef Handler gate                # who wants to know when it is over, or None
     cdef const fc_request *request   # borrowed, see Handler.begin; NULL when dead
     cdef fc_framing framing
     cdef uint64_t sent               # body bytes of the response

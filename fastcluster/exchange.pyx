@@ -34,6 +34,15 @@ cdef class Handler:
     cdef int begin(self, Exchange exchange) except -1:
         raise NotImplementedError
 
+    cdef bint mount(self, str prefix) except -1:
+        return False
+
+    cdef int left(self, Exchange exchange, Consumer consumer) except -1:
+        return 0
+
+    cdef int expired(self) except -1:
+        return 0
+
 
 cdef class Consumer:
     cdef int data(self, const char *ptr, size_t len) except -1:
@@ -55,6 +64,14 @@ cdef class Consumer:
         return 0
 
     cdef int resume(self) except -1:
+        return 0
+
+    cdef bint is_running(self) except -1:
+        return False
+
+    cdef int pass_gate(self, Service service) except -1:
+        service.post((<object>self.gate).released)
+        self.gate = None
         return 0
 
 
@@ -331,6 +348,8 @@ cdef class Exchange:
         if self.status == 101:
             self.switched = True
             self.bodyless = False
+            if self.gate is not None:
+                self.gate.left(self, None)
             connection.become_tunnel()
         return 0
 

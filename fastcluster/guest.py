@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from fastcluster.config import Config
 from fastcluster.errors import AppLoadError
-from fastcluster.lifespan import Lifespan
+from fastcluster.lifespan import Lifespan, Lifespans
 
 # Of the time to finish, what is kept for tasks that are cancelled and for the
 # application's shutdown: at most so much, and at most so large a part.
@@ -42,9 +42,7 @@ class Runner(Protocol):
     def app(self) -> Any: ...
     @property
     def tasks(self) -> set[asyncio.Task[None]]: ...
-    def attach(
-        self, loop: asyncio.AbstractEventLoop, state: dict[str, Any] | None = None
-    ) -> None: ...
+    def attach(self, loop: asyncio.AbstractEventLoop, state: Any = None) -> None: ...
     def cancel_all(self) -> None: ...
 
 
@@ -75,8 +73,7 @@ class Guest:
     ) -> None:
         self.loop = loop if loop is not None else new_loop(config.loop, log)
         self._runner = runner
-        mode = config.lifespan if runner.speaks_lifespan else "off"
-        self._lifespan = Lifespan(runner.app, mode, log)
+        self._lifespan = _lifespan_of(runner, config, log)
         self._log = log
         self._clock = clock
         self._end_begun: asyncio.Future[None] = self.loop.create_future()
@@ -226,6 +223,19 @@ class Guest:
     def close(self) -> None:
         """End what the application has left in the loop, and the loop."""
         wind_up(self.loop, self._log, CLEANUP_S / 2)
+
+
+def _lifespan_of(runner: Any, config: Config, log: logging.Logger) -> Lifespan | Lifespans:
+    """Return the lifespan of an application, or of all that are mounted side by side."""
+    runners = getattr(runner, "runners", None)
+    if runners is not None:
+        return Lifespans([_single_lifespan(each, config, log) for each in runners])
+    return _single_lifespan(runner, config, log)
+
+
+def _single_lifespan(runner: Runner, config: Config, log: logging.Logger) -> Lifespan:
+    mode = config.lifespan if runner.speaks_lifespan else "off"
+    return Lifespan(runner.app, mode, log)
 
 
 def _note(told: asyncio.Future[None], is_told: Callable[[], bool]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 
 from fastcluster.errors import AppLoadError
@@ -178,6 +178,34 @@ class Lifespan:
             await asyncio.wait({task}, timeout=CANCEL_TIMEOUT_S)
         if task.done() and not task.cancelled():
             task.exception()
+
+
+class Lifespans:
+    """Run the lifespans of several applications; they start in their order, and end together."""
+
+    def __init__(self, each: Sequence[Lifespan]) -> None:
+        self._each = each
+
+    @property
+    def state(self) -> list[dict[str, Any] | None]:
+        """Return the `state` of each, in their order."""
+        return [lifespan.state for lifespan in self._each]
+
+    async def startup(self) -> None:
+        """Be startup() of each; if one fails, those that had started are shut down again.
+
+        Raises AppLoadError.
+        """
+        for lifespan in self._each:
+            try:
+                await lifespan.startup()
+            except AppLoadError:
+                await self.shutdown(CANCEL_TIMEOUT_S)
+                raise
+
+    async def shutdown(self, timeout_s: float) -> None:
+        """Be shutdown() of each, at the same time."""
+        await asyncio.gather(*(lifespan.shutdown(timeout_s) for lifespan in self._each))
 
 
 def _trace(error: BaseException) -> str:

@@ -254,6 +254,12 @@ LOOP = Kind(
     str.strip,
     is_loop,
 )
+HEALTH_PATH = Kind(
+    "PATH",
+    "a path such as /livez, without ? and #",
+    str.strip,
+    lambda value: isinstance(value, str) and re.fullmatch(r"/[!-\"$->@-~]*", value) is not None,
+)
 WORKERS = Kind(
     "N|auto",
     "a whole number from 1 to 1024, or auto",

@@ -79,6 +79,7 @@ class Primary(Seating):
         self.began_s = world.clock()
         self._urls = urls
         self._stopped_s = 0.0
+        self._drain_s: float | None = None  # when a stop that was asked for begins
         self._shown: str | None = None  # the last boot failure that was logged in full
         self._rear: Worker | None = None  # drains when the others do
         self._rear_s = 0.0  # it does so then at the latest
@@ -131,6 +132,21 @@ class Primary(Seating):
                 self.kill_all()
             return
         self._begin_to_stop()
+        delay_s = self._config.shutdown_delay_s
+        if not delay_s or not any(w.state is State.READY for w in self.workers.values()):
+            self._drain_all()
+            return
+        self._log.info(
+            "stopping in %g s (--shutdown-delay): %s until then, and readiness fails",
+            delay_s,
+            "the workers serve" if len(self.workers) > 1 else "the worker serves",
+        )
+        self._drain_s = self._now() + delay_s
+        for worker in self.workers.values():
+            worker.channel.send({"leave": {}})
+
+    def _drain_all(self) -> None:
+        self._drain_s = None
         self._log.info("stopping: %s to drain", count(len(self.workers), "worker"))
         # Ours first: the workers close theirs as they drain, and then a new client is
         # refused and goes elsewhere, instead of waiting for nobody.
@@ -141,6 +157,7 @@ class Primary(Seating):
     def kill_all(self) -> None:
         """End all workers and the cluster at once."""
         self._begin_to_stop()
+        self._drain_s = None
         running = sum(self._board.read(w.slot)["running"] for w in self.workers.values())
         if running > 0:
             self._log.warning("stopping at once: %s cut off", count(running, "request"))
@@ -410,6 +427,8 @@ class Primary(Seating):
             if worker.deadline_s is not None and worker.deadline_s <= now:
                 worker.deadline_s = None
                 self._happens(worker, Event.OVERDUE)
+        if self._drain_s is not None and self._drain_s <= now:
+            self._drain_all()
         if self._sweep_again_s is not None and self._sweep_again_s <= now:
             self._sweep_again_s = None
         if self._looks_s and now - self._looked_s >= self._looks_s:
@@ -428,6 +447,8 @@ class Primary(Seating):
             moments.append(self._sweep_again_s)
         if self._rear is not None:
             moments.append(self._now() + REAR_LOOK_S)
+        if self._drain_s is not None:
+            moments.append(self._drain_s)
         if self._looks_s and any(w.state is State.READY for w in self.workers.values()):
             moments.append(self._looked_s + self._looks_s)
         if not self._stopping and self._can_raise and self._free_slots():
@@ -469,6 +490,8 @@ class Primary(Seating):
                 if seat.worker is None:
                     self._back_off(seat)
         self._log.info("%s is ready", worker)
+        if self._drain_s is not None:
+            worker.channel.send({"leave": {}})
         self._succeed(worker)
         if not self._renewals and not self._stopping:
             self._world.announce("ready", self._summary())

@@ -25,7 +25,9 @@ from posix.unistd cimport write
 
 from fastcluster.connection cimport HttpConnection
 from fastcluster.exchange cimport Consumer, Handler, Limits, Listener, Service
+from fastcluster.health cimport HealthHandler
 from fastcluster.observer cimport observer_for
+from fastcluster.overload cimport OverloadHandler
 from fastcluster.csrc cimport *
 
 from fastcluster.forwarded import Proxies
@@ -209,6 +211,10 @@ cdef class Server(Service):
                  object access=None, int bell=-1):
         cdef int i
         self.handler = handler
+        if config.limit_concurrency:
+            self.handler = self.gate = OverloadHandler(self.handler, config)
+        if config.livez or config.readyz:
+            self.handler = HealthHandler(self.handler, config)
         self.config = config
         self.limits = limits_of(config, len(outboxes))
         self.log = log if log is not None else logging.getLogger("fastcluster")
@@ -498,8 +504,10 @@ cdef class Server(Service):
         cdef fc_deadline *deadline = fc_wheel_expired(&self.wheel, self.loop.now_ms)
         cdef HttpConnection connection
         while deadline != NULL:
-            if deadline.owner == NULL:
+            if deadline == &self.resume_at:
                 self.start_accepting()
+            elif deadline.owner == NULL:
+                self.gate.expired()
             else:
                 connection = <HttpConnection>deadline.owner
                 try:
@@ -833,6 +841,10 @@ cdef class Server(Service):
     def drained(self):
         """True once a draining server holds no connection."""
         return self.draining and self.n_connections == 0
+
+    def leave(self):
+        """Say from now on that nobody new is to be sent here, and serve who comes."""
+        self.leaving = True
 
     def drain(self, bint last=False):
         """Take nothing new, and serve and close what was accepted.

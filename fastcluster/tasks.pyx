@@ -187,7 +187,12 @@ cdef class Call(Consumer):
         if self.task is not None:
             self.runner.forget(self.task)
             self.task = None
+        if self.gate is not None:
+            self.pass_gate(self.service)
         return 0
+
+    cdef bint is_running(self) except -1:
+        return not self.over
 
 
 # By hand, since a coroutine of Cython's makes an object for its variables and another

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fastcluster import apps, cpus, privileges, proc
+from fastcluster import apps, cpus, mounts, privileges, proc
 from fastcluster.adapters import handler_for
 from fastcluster.channel import Channel
 from fastcluster.child_process import SignalPipe, accept_signals, leave_within
@@ -61,6 +61,7 @@ class ServerLike(Protocol):
     def unwatch(self, fd: int) -> None: ...
     def ready(self) -> None: ...
     def run(self, timeout_ms: int = -1) -> bool: ...
+    def leave(self) -> None: ...
     def drain(self, last: bool = False) -> None: ...
 
 
@@ -174,15 +175,23 @@ def _show(number: int, config: Config, state: str) -> None:
 def make_handler(config: Config, app: Any = None) -> Handler:
     """Load the application and return what runs it; imports no adapter that it does not need.
 
-    app: the application, if it is loaded already.  Raises AppLoadError.
+    app: what load_app() returned, if it is loaded already.  Raises AppLoadError.
     """
-    if app is not None:
-        return handler_for(app, config)
+    if app is None:
+        app = load_app(config)
+    if config.app is not None and mounts.is_spec(config.app):
+        return mounts.handler_of(app, config)
+    return handler_for(app, config)
+
+
+def load_app(config: Config) -> Any:
+    """Return the application, or all of them where several are mounted.  Raises AppLoadError."""
     if config.app is None:
         raise AppLoadError("no application was named: say which one, as module:name")
     use_environment(config.env)  # before the application asks fastcluster.env
-    app = apps.load(config.app, config.app_dir, config.factory)
-    return handler_for(app, config)
+    if mounts.is_spec(config.app):
+        return mounts.load(config)
+    return apps.load(config.app, config.app_dir, config.factory)
 
 
 def _make_page(error: AppLoadError, config: Config, log: logging.Logger) -> Handler:
@@ -304,6 +313,8 @@ class Life:
             match message:
                 case {"drain": {"last": bool(last)}}:
                     self._drain(last)
+                case {"leave": _}:
+                    self._server.leave()
                 case {"beat": _}:
                     pass  # that we heard it is the answer: the turn is on the scoreboard
                 case {"reopen": list(names)}:

@@ -212,6 +212,10 @@ cdef class WsgiHandler(Handler):
         """Have the threads end; wait timeout_s seconds at most for what they run."""
         self.readers.close(timeout_s)
 
+    cdef bint mount(self, str prefix) except -1:
+        self.maker.mount(prefix)
+        return True
+
     cdef int begin(self, Exchange exchange) except -1:
         cdef LoopCall call
         if self.pool is not None or exchange.framing.expect_continue:

@@ -202,6 +202,8 @@ cdef class Call(Consumer):
         if self.spool is not None:
             self.spool.release()
         self.environ = None
+        if self.gate is not None:
+            self.pass_gate(self.service)
         return 0
 
     cdef int close_result(self, result) except -1:

@@ -28,10 +28,12 @@ cdef class EnvironMaker:
     cdef dict template           # base and what is the listener's
     cdef Listener listener       # whose template that is
     cdef str root                # SCRIPT_NAME, without a slash at its end
+    cdef str prefix              # its end, which is there also where a proxy took the rest off
     cdef bint underscores
 
     # The environ of a request whose head is valid.  chunked: the application
     # reads the body while it comes, so that the coding is still to be told.
+    cdef int mount(self, str prefix) except -1
     cdef dict make(self, Exchange exchange, bint chunked)
 
     cdef int choose(self, Listener listener) except -1

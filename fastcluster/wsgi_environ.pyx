@@ -75,12 +75,20 @@ cdef class EnvironMaker:
         # As the path will be: the bytes of UTF-8, each a latin-1 character.
         root = root_path.strip("/").encode().decode("latin-1")
         self.root = "/" + root if root else ""
+        self.prefix = ""
         self.underscores = underscores
 
     def __dealloc__(self):
         for i in range(2 * NAME_PAIRS):
             Py_XDECREF(self.names[i].key)
         Py_XDECREF(self.rare.key)
+
+    cdef int mount(self, str prefix) except -1:
+        """Make the environs of an application that has the paths below prefix, "/api"."""
+        self.prefix = prefix.encode().decode("latin-1")
+        self.root += self.prefix
+        self.listener = None
+        return 0
 
     cdef dict make(self, Exchange exchange, bint chunked):
         cdef const fc_request *request = exchange.request
@@ -143,9 +151,10 @@ cdef class EnvironMaker:
         return 0
 
     cdef int split_root(self, dict environ, str path) except -1:
-        cdef Py_ssize_t n = len(self.root)
-        if n and path.startswith(self.root) and (len(path) == n or path[n] == "/"):
-            path = path[n:]
+        if is_below(path, self.root):
+            path = path[len(self.root):]
+        elif is_below(path, self.prefix):
+            path = path[len(self.prefix):]
         environ["PATH_INFO"] = path
         return 0
 
@@ -214,6 +223,11 @@ cdef class EnvironMaker:
         if plain == "transfer-encoding":
             return CODING
         return COOKIE if plain == "cookie" else FIELD
+
+
+cdef bint is_below(str path, str root):
+    cdef Py_ssize_t n = len(root)
+    return n != 0 and path.startswith(root) and (len(path) == n or path[n] == "/")
 
 
 cdef str server_name(Listener listener):

@@ -86,6 +86,9 @@ cdef class ThreadCall(Call):
     cdef int writable(self) except -1:
         return self.report()
 
+    cdef bint is_running(self) except -1:
+        return self.submitted and not self.done
+
     def deliver(self):
         cdef list items = None
         with self.condition:

@@ -19,12 +19,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from fastcluster import apps, child_process, log, privileges, proc, worker
-from fastcluster.adapters import handler_for
+from fastcluster import child_process, log, privileges, proc, worker
 from fastcluster.channel import Channel
 from fastcluster.child_process import SignalPipe
-from fastcluster.config import Config, use_environment
-from fastcluster.errors import EXIT_OK, AppLoadError
+from fastcluster.config import Config
+from fastcluster.errors import EXIT_OK
 
 # What comes to the whole group is the primary's affair; SIGTERM ends us.
 UNHEARD = tuple(number for number in worker.HANDLED if number != signal.SIGTERM)
@@ -69,12 +68,9 @@ def _load(config: Config) -> Any:
         proc.hold_title()
         privileges.drop(who)
         privileges.check_python(who)
-    if config.app is None:
-        raise AppLoadError("no application was named: say which one, as module:name")
-    use_environment(config.env)
-    app = apps.load(config.app, config.app_dir, config.factory)
+    app = worker.load_app(config)
     # The workers' handlers are made after the fork; this one brings the modules.
-    handler: Any = handler_for(app, dataclasses.replace(config, threads=0))
+    handler: Any = worker.make_handler(dataclasses.replace(config, threads=0), app)
     if hasattr(handler, "attach"):
         from fastcluster import guest as guest
     from fastcluster import server as server

@@ -317,7 +317,7 @@ MISTAKES: list[tuple[tuple[str, ...], int, str]] = [
     (("serve", "--worker", "3"), 2, "No such option '--worker'"),
     (("serve", "--daemon"), 2, "--daemon is not there yet"),
     (("serve", "--bind"), 2, "Option '--bind' requires an argument"),
-    (("serve", "app:app", "more"), 2, "Got unexpected extra argument"),
+    (("serve", "app:app", "more"), 2, "'app:app' is mounted nowhere: where there are several"),
     (("serve", "--bind", "a:1", "--port", "2"), 2, "--bind and --port both say where to listen"),
     (("serve", "--bind", "a:b"), 2, "'a:b' is no address to listen on: 'b' is no number"),
     (("serve", "--env", "test"), 2, "--env wants one of production, development, not 'test'"),

@@ -1573,3 +1573,58 @@ def test_status_says_what_there_is() -> None:
     assert stage.primary.status()["state"] == "reloading"
     stage.primary.stop()
     assert stage.primary.status()["state"] == "stopping"
+
+
+# ---- a stop that is announced before it begins
+
+
+def test_workers_are_told_of_a_stop_and_serve_until_the_delay_is_over() -> None:
+    stage = Stage(shutdown_delay_s=5.0)
+    workers = stage.all_ready()
+    stage.primary.stop()
+    stage.primary.settle()
+    assert [channel(worker).sent[-1] for worker in workers] == [{"leave": {}}] * 2
+    assert stage.states() == [State.READY] * 2 and stage.is_listening
+    assert stage.primary.next_deadline() == stage.now + 5.0
+    stage.passes(4.9)
+    assert stage.states() == [State.READY] * 2 and stage.is_listening
+    stage.passes(0.1)
+    assert stage.states() == [State.DRAINING] * 2 and not stage.is_listening
+    assert channel(workers[0]).sent[-1] == {"drain": {"last": True}}
+
+
+def test_a_second_wish_to_stop_ends_the_delay() -> None:
+    stage = Stage(shutdown_delay_s=5.0)
+    stage.all_ready()
+    stage.primary.stop()
+    stage.now += 1
+    stage.primary.stop()
+    assert stage.states() == [State.CONDEMNED] * 2
+    stage.passes(10)
+    assert stage.states() == [State.CONDEMNED] * 2
+
+
+def test_nobody_is_waited_for_if_nobody_serves_yet() -> None:
+    stage = Stage(shutdown_delay_s=5.0)
+    stage.primary.start()
+    stage.primary.stop()
+    assert stage.states() == [State.DRAINING] * 2 and not stage.is_listening
+
+
+def test_a_worker_that_comes_up_in_the_delay_hears_of_it() -> None:
+    stage = Stage(shutdown_delay_s=5.0)
+    stage.primary.start()
+    first, second = stage.workers()
+    stage.says(first, {"ready": {}})
+    stage.primary.stop()
+    channel(second).sent.clear()
+    stage.says(second, {"ready": {}})
+    assert channel(second).sent == [{"leave": {}}]
+
+
+def test_a_worker_that_dies_in_the_delay_does_not_keep_the_cluster() -> None:
+    stage = Stage(workers=1, shutdown_delay_s=5.0)
+    (worker,) = stage.all_ready()
+    stage.primary.stop()
+    stage.dies(worker, 9)
+    assert stage.primary.exit_code == 0

@@ -1,0 +1,3 @@
+from fastcluster.exchange import Observer
+
+class LogObserver(Observer): ...

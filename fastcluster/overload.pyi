@@ -1,0 +1,13 @@
+from fastcluster.config import Config
+from fastcluster.exchange import Handler
+
+class OverloadHandler(Handler):
+    limit: int
+    room: int
+    running: int
+    refused: int
+    @property
+    def waiting(self) -> int: ...
+    def __init__(self, inner: Handler, config: Config) -> None: ...
+    def released(self) -> None: ...
+    def dispatch(self) -> None: ...
