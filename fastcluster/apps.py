@@ -16,6 +16,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import sysconfig
 import traceback
 import warnings
 from collections.abc import Iterable, Sequence
@@ -390,7 +391,10 @@ def interface_of(app: Any) -> str:
         return "asgi"
     if not shape.names:
         raise AppLoadError(_without_parameters(shape))
-    return _by_number(first, shape)
+    interface = _by_number(first, shape)
+    if wrong := _is_no_application(app, interface):
+        raise AppLoadError(wrong)
+    return interface
 
 
 def _by_number(first: str, shape: _Shape) -> str:
@@ -408,6 +412,36 @@ def _by_number(first: str, shape: _Shape) -> str:
         f"the application needs {shape.needed} arguments, and none is called with so many: "
         "name another one"
     )
+
+
+def _is_no_application(app: Any, interface: str) -> str:
+    """Say what a callable is that only its number of parameters speaks for, "" if it may serve."""
+    name = getattr(app, "__qualname__", "")
+    if (inspect.isroutine(app) or inspect.isclass(app)) and _is_of_library(app):
+        return (
+            f"{app.__module__}.{name} is of Python's own library and no application: name a "
+            "function of yours that takes a request"
+        )
+    annotation = next(iter(inspect.signature(app).parameters.values())).annotation
+    plain = getattr(annotation, "__name__", annotation)
+    if interface == "native" and plain in ("str", "bytes", "int", "float", "bool", "list", "tuple"):
+        return (
+            f"{name or 'the application'} takes {_an(plain)}, not a request: write it as "
+            "handler(request), or name another one"
+        )
+    return ""
+
+
+def _is_of_library(app: Any) -> bool:
+    """Whether Python itself came with it; somebody's own code.py is not Python's `code`."""
+    module = getattr(app, "__module__", None)
+    if not isinstance(module, str):
+        return inspect.isbuiltin(app)  # or made by exec()
+    top = module.partition(".")[0]
+    if top not in sys.stdlib_module_names:
+        return False
+    file = getattr(sys.modules.get(top), "__file__", None)
+    return file is None or Path(file).is_relative_to(sysconfig.get_paths()["stdlib"])
 
 
 def _is_asgi_2(app: Any, first: str, shape: _Shape) -> bool:

@@ -275,7 +275,22 @@ def _made(name: str) -> asyncio.AbstractEventLoop:
     return loop
 
 
+def check_loop(name: str) -> None:
+    """Raise AppLoadError if there is no such loop; for those who make none, since they need none.
+
+    Somebody wrote --loop and is to hear of it also where the application is not asynchronous.
+    """
+    if name == "uvloop" and importlib.util.find_spec("uvloop") is None:
+        raise AppLoadError(NO_UVLOOP)
+    if ":" in name:
+        _factory_of(name)
+
+
 def _made_by_factory(name: str) -> Any:
+    return _factory_of(name)()
+
+
+def _factory_of(name: str) -> Callable[[], Any]:
     module_name, _, attribute = name.partition(":")
     try:
         found: Any = importlib.import_module(module_name)
@@ -285,7 +300,8 @@ def _made_by_factory(name: str) -> Any:
         raise AppLoadError(f"--loop {name}: {error}") from error
     if not callable(found):
         raise AppLoadError(f"--loop {name}: {type(found).__name__} makes no loop: name a factory")
-    return found()
+    factory: Callable[[], Any] = found
+    return factory
 
 
 def _complain(log: logging.Logger, context: dict[str, Any]) -> None:

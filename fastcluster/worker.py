@@ -211,9 +211,13 @@ def make_guest(handler: Handler, config: Config, log: logging.Logger) -> Guest |
     Raises AppLoadError.
     """
     runner: Any = handler
-    if not hasattr(runner, "attach"):
-        return None
     # asyncio takes megabytes, which workers without it save.
+    if not hasattr(runner, "attach"):
+        if config.loop not in ("auto", "asyncio"):
+            from fastcluster.guest import check_loop
+
+            check_loop(config.loop)
+        return None
     from fastcluster.guest import Guest
 
     return Guest(runner, config, log)

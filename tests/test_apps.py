@@ -1,6 +1,7 @@
 """Loading, finding and recognising applications, and the words for what is wrong."""
 
 import functools
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -468,3 +469,56 @@ def test_what_cannot_be_recognised_is_said(app: Any, words: str) -> None:
     with pytest.raises(AppLoadError) as caught:
         apps.interface_of(app)
     assert words in str(caught.value)
+
+
+# ---- what only its number of parameters speaks for
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("json:dumps", "json.dumps is of Python's own library and no application: name a"),
+        ("shutil:copy", "shutil.copy is of Python's own library"),
+        ("builtins:len", "builtins.len is of Python's own library"),
+        ("os.path:basename", "posixpath.basename is of Python's own library"),
+    ],
+)
+def test_a_function_of_pythons_own_is_no_application(spec: str, words: str) -> None:
+    with pytest.raises(AppLoadError) as caught:
+        apps.interface_of(apps.load(spec))
+    assert caught.value.message.startswith(words)
+
+
+def test_an_application_that_python_has_is_one() -> None:
+    assert apps.interface_of(apps.load("wsgiref.simple_server:demo_app")) == "wsgi"
+
+
+def test_a_module_that_is_only_called_like_pythons_is_somebodys_own(tmp_path: Path) -> None:
+    program = (
+        "from fastcluster import apps; import sys;"
+        "print(apps.interface_of(apps.load('tabnanny:handler', sys.argv[1])))"
+    )
+    (tmp_path / "tabnanny.py").write_text("def handler(request): return 'x'\n")
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    found = subprocess.run(words, capture_output=True, text=True, timeout=20)
+    assert found.stdout == "native\n", found.stderr
+
+
+def test_a_function_that_says_that_it_takes_something_else_is_none() -> None:
+    def shout(text: str) -> str:
+        return text.upper()
+
+    def add(a: "int", b: int = 2) -> int:
+        return a + b
+
+    def handler(request: Any) -> str:
+        return "x"
+
+    def plain(anything):  # type: ignore[no-untyped-def]
+        return "x"
+
+    with pytest.raises(AppLoadError, match=r"shout takes a str, not a request: write it as"):
+        apps.interface_of(shout)
+    with pytest.raises(AppLoadError, match=r"add takes an int, not a request"):
+        apps.interface_of(add)
+    assert apps.interface_of(handler) == apps.interface_of(plain) == "native"

@@ -437,3 +437,26 @@ def test_reopened_logs_are_taken_and_their_descriptors_closed(
     assert taken == [(["error"], path.stat().st_ino)]
     assert len(os.listdir("/proc/self/fd")) == before
     os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("loop", "complaint"),
+    [
+        ("nope:x", "--loop nope:x: No module named 'nope'"),
+        ("asyncio:nope", "--loop asyncio:nope: module 'asyncio' has no attribute 'nope'"),
+        ("asyncio:__name__", "--loop asyncio:__name__: str makes no loop: name a factory"),
+        ("asyncio:new_event_loop", None),
+        ("auto", None),
+    ],
+)
+def test_a_loop_that_there_is_not_is_told_also_where_none_is_needed(
+    loop: str, complaint: str | None
+) -> None:
+    config = Config(app="proc_app:app", app_dir=str(APPS), loop=loop)
+    handler = worker.make_handler(config)
+    if complaint is None:
+        assert worker.make_guest(handler, config, logging.getLogger()) is None
+        return
+    with pytest.raises(AppLoadError) as caught:
+        worker.make_guest(handler, config, logging.getLogger())
+    assert caught.value.message == complaint
