@@ -13,7 +13,8 @@ cdef class Notes:
     cdef bytes target
     cdef tuple fields            # of the request, as the format wants them
     cdef bytes head              # of the response, None if it does not
-    cdef bytes longer_head       # of the request, with the name that it was given
+    cdef bytes longer_head       # of the request, with the name that it was given; lent to all
+    cdef bint is_over            # the response is, and the logs have heard of it
     cdef str request_id          # "" for none
     cdef int64_t began_ns
 

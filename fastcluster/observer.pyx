@@ -144,7 +144,8 @@ cdef class LogObserver(Observer):
         cdef Notes notes = <Notes>exchange.notes
         cdef Connection connection = exchange.connection
         cdef int64_t took_ns = now_ns() - notes.began_ns
-        exchange.notes = None
+        # Not forgotten yet: a handler that has answered may still look at the head.
+        notes.is_over = True
         if self.facts is not None:
             self.facts(
                 exchange.client_host(), notes.method, notes.target,
@@ -162,9 +163,11 @@ cdef class LogObserver(Observer):
 
     cdef int gone(self, Exchange exchange) except -1:
         cdef Notes notes = <Notes>exchange.notes
-        cdef int64_t took_ns = now_ns() - notes.began_ns
-        exchange.notes = None
-        if self.slow_ns and took_ns >= self.slow_ns and not exchange.switched:
+        cdef int64_t took_ns
+        if notes.is_over or not self.slow_ns:
+            return 0
+        took_ns = now_ns() - notes.began_ns
+        if took_ns >= self.slow_ns and not exchange.switched:
             self.tell_slow(exchange, notes, took_ns, "the client went before it was answered")
         return 0
 

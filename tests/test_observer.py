@@ -178,6 +178,18 @@ def test_a_native_request_that_is_kept_keeps_its_name() -> None:
     assert kept[0].headers["x-request-id"] == name
 
 
+def test_a_handler_that_has_answered_may_still_look_at_its_request() -> None:
+    seen: list[str] = []
+
+    def answers(request: Request, response: Response) -> None:
+        response.end("x")
+        seen.append(f"{request.headers['x-request-id']} {request.headers['a']}")
+
+    with wire(NativeHandler, answers, **NAMED) as opened:
+        names = [opened.request(get("/", "A: 1")).get("X-Request-ID") for _ in range(20)]
+    assert seen == [f"{name} 1" for name in names]
+
+
 # ---- slow requests
 
 
