@@ -10,26 +10,31 @@ _Static_assert(offsetof(fc_slot, note) == 2 * FC_CACHE_LINE,
                "the counters are alone in their pair");
 _Static_assert(offsetof(fc_slot, requests) + sizeof(uint64_t) <= FC_CACHE_LINE,
                "the counters are one cache line");
+_Static_assert(offsetof(fc_slot, limit) == FC_CACHE_LINE, "nobody writes beside the counters");
 _Static_assert(sizeof(fc_slot) == 4 * FC_CACHE_LINE, "a note is one pair of lines");
 
-static size_t board_bytes(uint32_t slots) { return sizeof(fc_board) + slots * sizeof(fc_slot); }
+size_t fc_board_bytes(uint32_t slots) { return sizeof(fc_board) + slots * sizeof(fc_slot); }
 
-fc_board *fc_board_create(uint32_t slots) {
+static fc_board *map(uint32_t slots, int flags, int fd) {
   if (slots == 0 || slots > FC_BOARD_SLOTS_MAX) {
     errno = EINVAL;
     return NULL;
   }
   /* Fresh pages are zero, which is EMPTY, and aligned for the slots. */
   void *memory =
-      mmap(NULL, board_bytes(slots), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+      mmap(NULL, fc_board_bytes(slots), PROT_READ | PROT_WRITE, MAP_SHARED | flags, fd, 0);
   if (memory == MAP_FAILED) return NULL;
   fc_board *board = memory;
   board->slots = slots;
   return board;
 }
 
+fc_board *fc_board_create(uint32_t slots) { return map(slots, MAP_ANONYMOUS, -1); }
+
+fc_board *fc_board_open(uint32_t slots, int fd) { return map(slots, 0, fd); }
+
 void fc_board_destroy(fc_board *board) {
-  if (board != NULL) munmap(board, board_bytes(board->slots));
+  if (board != NULL) munmap(board, fc_board_bytes(board->slots));
 }
 
 uint32_t fc_board_take(fc_board *board, uint32_t index, int64_t now_ms) {
@@ -46,6 +51,9 @@ uint32_t fc_board_take(fc_board *board, uint32_t index, int64_t now_ms) {
   atomic_store(&slot->accepted, 0);
   atomic_store(&slot->handed_over, 0);
   atomic_store(&slot->requests, 0);
+  atomic_store(&slot->limit, FC_SLOT_NO_LIMIT);
+  atomic_store(&slot->drops, 0);
+  atomic_store(&slot->taken, 0);
   atomic_store(&slot->note.len, 0);
   if (atomic_load(&board->used) <= index) atomic_store(&board->used, index + 1);
   uint32_t generation = atomic_load(&slot->generation) + 1;
@@ -58,7 +66,8 @@ uint32_t fc_board_take(fc_board *board, uint32_t index, int64_t now_ms) {
 static int32_t held_by(const fc_slot *slot) {
   if (atomic_load_explicit(&slot->state, memory_order_relaxed) != FC_SLOT_READY) return INT32_MAX;
   if (!atomic_load_explicit(&slot->waiting, memory_order_relaxed)) return INT32_MAX;
-  return atomic_load_explicit(&slot->connections, memory_order_relaxed);
+  int32_t held = atomic_load_explicit(&slot->connections, memory_order_relaxed);
+  return held < atomic_load_explicit(&slot->limit, memory_order_relaxed) ? held : INT32_MAX;
 }
 
 int fc_board_least(const fc_board *board, uint32_t self, int32_t most) {

@@ -48,32 +48,42 @@ typedef struct fc_slot {
   _Atomic uint64_t accepted;
   _Atomic uint64_t handed_over;
   _Atomic uint64_t requests;
+  /* What is written seldom is on a line of its own, beside the counters. */
+  _Alignas(FC_CACHE_LINE) _Atomic int32_t limit; /* the most connections it may hold */
+  _Atomic int32_t drops;                         /* 1: above the limit it closes what it is given */
+  _Atomic uint32_t taken; /* parcels of this generation that left its inbox */
   /* Processors fetch lines in pairs, so not in the next one. */
   _Alignas(2 * FC_CACHE_LINE) fc_note note;
 } fc_slot;
 
 typedef struct fc_board {
   uint32_t slots;
-  _Atomic uint32_t used; /* no slot from here on was ever taken */
+  _Atomic uint32_t used;  /* no slot from here on was ever taken */
+  _Atomic int32_t wanted; /* somebody sleeps until a worker can take one more */
   fc_slot slot[];
 } fc_board;
 
 #define FC_BOARD_SLOTS_MAX 65536
+#define FC_SLOT_NO_LIMIT INT32_MAX
 
 /* Shared memory for `slots` (1..FC_BOARD_SLOTS_MAX) workers, all EMPTY; NULL
  * with errno. */
 fc_board *fc_board_create(uint32_t slots);
+/* The same in a file of fc_board_bytes(slots) zero bytes at least, for processes
+ * that come by the board later than by a fork. */
+fc_board *fc_board_open(uint32_t slots, int fd);
+size_t fc_board_bytes(uint32_t slots);
 void fc_board_destroy(fc_board *board);
 
-/* Takes a slot for a new worker: generation + 1, counters 0, no note, BOOTING.  Called
+/* Takes a slot for a new worker: generation + 1, counters 0, no note, no limit, BOOTING.  Called
  * by the primary before the fork.  Returns the generation, which is never 0;
  * 0 for a slot that the board does not have. */
 uint32_t fc_board_take(fc_board *board, uint32_t index, int64_t now_ms);
 
 /* The READY slot other than `self` that waits in its poll and holds the fewest
- * connections, provided it holds at most `most`; -1 if there is none.  Ties go
- * to the first one after `self`, so that no slot is favoured.  A `self` that
- * the board does not have leaves nobody out. */
+ * connections, provided it holds at most `most` and is below its limit; -1 if there is none.  Ties
+ * go to the first one after `self`, so that no slot is favoured.  A `self` that the board does not
+ * have leaves nobody out. */
 int fc_board_least(const fc_board *board, uint32_t self, int32_t most);
 
 /* The hot path's counters.  Relaxed: one writer, and readers that only look. */
@@ -105,6 +115,31 @@ static inline void fc_slot_beat(fc_slot *slot, int32_t waiting, int64_t now_ms) 
 /* Several processes add to this one. */
 static inline void fc_slot_hold(fc_slot *slot, int32_t more) {
   atomic_fetch_add_explicit(&slot->connections, more, memory_order_relaxed);
+}
+/* Counts one more connection, provided the slot is below its limit; returns
+ * whether it was. */
+static inline int fc_slot_reserve(fc_slot *slot) {
+  int32_t held = atomic_load_explicit(&slot->connections, memory_order_relaxed);
+  while (held < atomic_load_explicit(&slot->limit, memory_order_relaxed)) {
+    if (atomic_compare_exchange_weak_explicit(&slot->connections, &held, held + 1,
+                                              memory_order_relaxed, memory_order_relaxed)) {
+      return 1;
+    }
+  }
+  return 0;
+}
+
+/* Who finds no worker that can take one more asks to be told, looks once again,
+ * and sleeps. */
+static inline void fc_board_want(fc_board *board) {
+  atomic_store(&board->wanted, 1);
+  atomic_thread_fence(memory_order_seq_cst);
+}
+/* Called after a worker has come to be able to: whether somebody is to be told. */
+static inline int fc_board_is_wanted(fc_board *board) {
+  atomic_thread_fence(memory_order_seq_cst);
+  return atomic_load_explicit(&board->wanted, memory_order_relaxed) &&
+         atomic_exchange(&board->wanted, 0);
 }
 
 #endif

@@ -16,7 +16,9 @@ cluster_worker.  (Node: the cluster module)
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 from fastcluster.cluster_primary import Address, PrimaryRole, Worker
@@ -24,9 +26,15 @@ from fastcluster.cluster_supervisor import ReloadCallback, Supervisor
 from fastcluster.cluster_worker import OwnWorker, WorkerRole, adopt
 from fastcluster.cpus import usable_cpus
 from fastcluster.emitter import Emitter
+from fastcluster.round_robin import Connection, sticky
+from fastcluster.scheduling import Policy
 
 __all__ = [
+    "SCHED_BALANCED",
+    "SCHED_NONE",
+    "SCHED_RR",
     "Address",
+    "Connection",
     "Worker",
     "broadcast",
     "cpu_count",
@@ -44,9 +52,14 @@ __all__ = [
     "run",
     "scale",
     "setup_primary",
+    "sticky",
     "supervise",
     "worker",
 ]
+
+SCHED_NONE = Policy.NONE
+SCHED_RR = Policy.RR
+SCHED_BALANCED = Policy.BALANCED
 
 _events = Emitter()
 
@@ -78,7 +91,9 @@ def setup_primary(**settings: Any) -> None:
     """Change settings for workers that are forked from now on; they add up.
 
     args: the words in sys.argv after the program's name.  cwd: the worker's folder.
-    exec: the path of a script that the worker runs in a fresh interpreter, instead of this
+    distribute: under SCHED_RR, a function of a Connection and a list of workers that can
+    take it, which returns one of them; `sticky` is one.  exec: the path of a script that
+    the worker runs in a fresh interpreter, instead of this
     program in a fork.  serialization: "json", or "advanced" for whatever pickle can write,
     where both sides trust each other: unpickling runs code of the sender's choice.
     silent: the worker's output comes to worker.process.stdout and stderr.  stdio: for each
@@ -213,4 +228,20 @@ def __getattr__(name: str) -> Any:
         return _primary(name).workers
     if name == "settings":
         return _primary(name).settings
+    if name == "scheduling_policy":
+        return _primary(name).schedule.policy
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _Module(ModuleType):
+    """This module, in which scheduling_policy can be assigned, as in Node."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "scheduling_policy":
+            super().__setattr__(name, value)
+        elif isinstance(_role, PrimaryRole):
+            _role.schedule.policy = value
+        # A worker's program comes by the same line again, and its primary has decided.
+
+
+sys.modules[__name__].__class__ = _Module

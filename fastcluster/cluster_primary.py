@@ -29,6 +29,7 @@ from fastcluster.cluster_worker import Birth, WorkerRole, execute, live
 from fastcluster.emitter import Emitter
 from fastcluster.errors import BindError
 from fastcluster.link import SERIALIZATIONS, Link, message_of
+from fastcluster.scheduling import Group, Policy, Schedule
 
 # A worker that is forked after others died before they listened waits first.
 BACKOFF_FIRST_S = 0.1
@@ -37,6 +38,7 @@ BACKOFF_MOST_S = 30.0
 DEFAULTS: dict[str, Any] = {
     "args": None,
     "cwd": None,
+    "distribute": None,
     "exec": None,
     "gid": None,
     "serialization": "json",
@@ -163,10 +165,11 @@ class Worker(Emitter):
 
 
 class _Shared:
-    """A listening socket and the ids of the workers that have it."""
+    """A listening socket, the ids of the workers that have it, and their seats."""
 
-    def __init__(self, sock: sockets.ListeningSocket) -> None:
+    def __init__(self, sock: sockets.ListeningSocket, group: Group | None) -> None:
         self.sock = sock
+        self.group = group
         self.users: set[int] = set()
 
 
@@ -176,6 +179,7 @@ class PrimaryRole:
     def __init__(self, events: Emitter, become: Callable[[WorkerRole], None]) -> None:
         self.events = events
         self.workers: dict[int, Worker] = {}
+        self.schedule = Schedule()
         self._become = become
         self._links: dict[int, Link] = {}
         self._shared: dict[tuple[Any, ...], _Shared] = {}
@@ -203,6 +207,12 @@ class PrimaryRole:
     def setup(self, **settings: Any) -> None:
         """Change settings for workers that are forked later; see cluster.setup_primary()."""
         _check(settings)
+        if settings.get("distribute") is not None and self.schedule.policy is not Policy.RR:
+            raise ValueError(
+                "distribute is for the policy in which the primary accepts: set "
+                "cluster.scheduling_policy = cluster.SCHED_RR first"
+            )
+        self.schedule.freeze()
         defaults = {**DEFAULTS, "args": sys.argv[1:]}
         self._settings = {**defaults, **self._settings, **settings}
         self._later.append(lambda: self.events.emit("setup", self.settings))
@@ -240,6 +250,7 @@ class PrimaryRole:
     def _not_for_workers(self) -> list[Closable]:
         mine: list[Closable] = [shared.sock for shared in self._shared.values()]
         mine += self._links.values()
+        mine.append(self.schedule)
         mine += self._streams()
         return mine
 
@@ -320,7 +331,7 @@ class PrimaryRole:
             action()
 
     def _turn(self, pipe: SignalPipe) -> None:
-        poll = select.poll()
+        poll = self.schedule.poller()
         poll.register(pipe.fileno(), select.POLLIN)
         by_fd = {}
         for worker_id, link in self._links.items():
@@ -333,8 +344,13 @@ class PrimaryRole:
                 streams[stream.fileno()] = stream
                 reads = select.POLLIN if stream.wants_read else 0
                 poll.register(stream.fileno(), reads | (select.POLLOUT * stream.wants_write))
+        orphans = self.schedule.orphans()
+        for fd in orphans:
+            poll.register(fd, select.POLLIN)
         for fd, _ in poll.poll(self._patience_ms()):
-            if fd in by_fd:
+            if fd in orphans:
+                orphans[fd]()
+            elif fd in by_fd:
                 self._hear(by_fd[fd])
             elif fd in streams:
                 streams[fd].flush()
@@ -391,6 +407,8 @@ class PrimaryRole:
                 self._tell(worker, "ready")
             case {"close": {"key": key}}:
                 self._release(worker.id, tuple(key))
+            case {"left": {"group": group, "seat": seat}}:
+                self.schedule.leave(group, worker, seat)
             case {"leaving": {"now": now}}:
                 worker.leave(last=False, now=now)
 
@@ -404,6 +422,7 @@ class PrimaryRole:
         link = self._links[worker.id]
         try:
             shared = self._shared.get(tuple(key)) or self._open(key, backlog, permissions)
+            words, fds = shared.group.join(worker, self._say) if shared.group else ({}, [])
         except (OSError, BindError) as error:
             # A BindError has a sentence and no number: a descriptor that does not listen.
             number = getattr(error, "errno", None) or errno.EINVAL
@@ -411,11 +430,24 @@ class PrimaryRole:
             link.say({"bound": {"errno": number, "text": text}})
             return
         shared.users.add(worker.id)
-        link.say({"bound": {}}, [shared.sock.fileno()])
+        link.say({"bound": words}, [shared.sock.fileno(), *fds])
+        if shared.group is not None:
+            shared.group.introduce(worker, self._say)
+
+    def _say(self, worker: Worker, frame: dict[str, Any], fds: list[int]) -> None:
+        link = self._links.get(worker.id)
+        if link is not None:
+            link.say(frame, fds)
 
     def _open(self, key: list[Any], backlog: int, permissions: int | None) -> _Shared:
         where = sockets.Address(key[0], key[1], _shortest(key[2]), key[3], ipv6_only=key[5])
-        shared = self._shared[tuple(key)] = _Shared(http.bind_address(where, backlog, permissions))
+        sock = http.bind_address(where, backlog, permissions)
+        try:
+            group = self.schedule.open(sock, self._settings.get("distribute"))
+        except OSError:
+            sock.close()
+            raise
+        shared = self._shared[tuple(key)] = _Shared(sock, group)
         return shared
 
     def _release(self, worker_id: int, key: tuple[Any, ...]) -> None:
@@ -425,6 +457,8 @@ class PrimaryRole:
         shared.users.discard(worker_id)
         if not shared.users:
             del self._shared[key]
+            if shared.group is not None:
+                self.schedule.stop(shared.group)
             shared.sock.close()
 
     # ---- ends
@@ -454,6 +488,8 @@ class PrimaryRole:
             pass
         # A process that it has left behind may still hold its end open.
         self._disconnected(worker)
+        # Not before: as long as it lives it may count on the board.
+        self.schedule.leave_all(worker)
         ended = worker.process
         for stream in ended.stdio:
             if stream is not None:
@@ -488,6 +524,8 @@ def _check(settings: dict[str, Any]) -> None:
         raise TypeError(f"no setting {', '.join(unknown)}: there are {', '.join(DEFAULTS)}")
     if settings.get("serialization", "json") not in SERIALIZATIONS:
         raise ValueError(f"serialization is one of {', '.join(SERIALIZATIONS)}")
+    if settings.get("distribute") is not None and not callable(settings["distribute"]):
+        raise TypeError(f"distribute is a function, not {settings['distribute']!r}")
     if settings.get("stdio") is not None:
         stdio.check(settings["stdio"])
     for name, mine in (("uid", os.geteuid()), ("gid", os.getegid())):

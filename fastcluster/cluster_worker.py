@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from fastcluster import child_process, http, program, sockets
+from fastcluster import child_process, http, program, scheduling, sockets
 from fastcluster.channel import Channel
 from fastcluster.emitter import Emitter
 from fastcluster.errors import EXIT_OK
@@ -152,8 +152,13 @@ class WorkerRole:
 
     # ---- what servers ask
 
-    def bind(self, where: sockets.Address, backlog: int, permissions: int | None) -> socket.socket:
-        """Have the primary bind; raises OSError with the errno that it got."""
+    def bind(
+        self, where: sockets.Address, backlog: int, permissions: int | None
+    ) -> tuple[socket.socket, scheduling.Seat | None]:
+        """Have the primary bind; raises OSError with the errno that it got.
+
+        The seat says how this worker shares the socket; None: it just accepts from it.
+        """
         taken = [key[4] for _, address, key in self._keys if address == where]
         index = next(i for i in range(len(taken) + 1) if i not in taken)
         path = where.path
@@ -167,7 +172,7 @@ class WorkerRole:
         self._keys.append((None, where, key))
         sock = sockets.ListeningSocket(fileno=fds[0])
         sock.setblocking(False)
-        return sock
+        return sock, scheduling.seat_of(answer, fds[1:]) if answer else None
 
     def opened(self, server: http.Server) -> None:
         """Take a server that has just begun to listen into the loop."""
@@ -215,9 +220,11 @@ class WorkerRole:
         opened, self._opened = self._opened, []
         for server in opened:
             if not server.listening:
+                self._left(server)
                 continue
             if self._leaving:
                 server.close()
+                self._left(server)
                 continue
             server.be_driven()
             self._servers.append(server)
@@ -265,9 +272,25 @@ class WorkerRole:
         for server in [server for server in self._servers if server.is_over()]:
             self._servers.remove(server)
             server.shut()
+            self._left(server)
         for entry in [e for e in self._keys if e[0] is not None and not e[0].listening]:
             self._keys.remove(entry)
             self.link.say({"close": {"key": entry[2]}})
+
+    def _left(self, server: http.Server) -> None:
+        """Give the seat of a server back once nothing reads its inbox any more."""
+        seat, server.seat = server.seat, None
+        if seat is not None:
+            seat.close()
+            self.link.say({"left": {"group": seat.group, "seat": seat.index}})
+
+    def _meet(self, fds: list[int], group: int, seats: list[int]) -> None:
+        for server in (*self._servers, *self._opened):
+            if server.seat is not None and server.seat.group == group and server.has_turns:
+                scheduling.meet(server.turns, seats, fds)
+                return
+        for fd in fds:
+            os.close(fd)
 
     # ---- what the primary says
 
@@ -287,6 +310,9 @@ class WorkerRole:
                 message, handle = message_of(frame["user"], fds)
                 self.worker.emit("message", message, handle)
                 self._events.emit("message", self.worker, message, handle)
+                continue
+            if "peers" in frame:
+                self._meet(fds, **frame["peers"])
                 continue
             for fd in fds:
                 os.close(fd)

@@ -72,7 +72,12 @@ GROUPS = (
 # How far the workers may be raised at least where --max-workers does not say.
 MOST_WORKERS = 16
 # Variables of ours that are no options.
-NO_OPTIONS = ("FASTCLUSTER_CONFIG", "FASTCLUSTER_DEBUG", "FASTCLUSTER_PARSER")
+NO_OPTIONS = (
+    "FASTCLUSTER_CONFIG",
+    "FASTCLUSTER_DEBUG",
+    "FASTCLUSTER_PARSER",
+    "FASTCLUSTER_SCHED_POLICY",
+)
 # Of the descriptor limit, how much there has to be for a worker that may be asked for.
 DESCRIPTORS_A_WORKER = 64
 
@@ -562,6 +567,12 @@ def runtime_folder(environ: Mapping[str, str] | None = None) -> str:
     """Return where this user's programs keep their sockets (XDG_RUNTIME_DIR), "" if nobody says."""
     environ = os.environ if environ is None else environ
     return environ.get("XDG_RUNTIME_DIR", "")
+
+
+def scheduling_policy(environ: Mapping[str, str] | None = None) -> str:
+    """Return FASTCLUSTER_SCHED_POLICY, the word for a cluster's scheduling policy, else ""."""
+    environ = os.environ if environ is None else environ
+    return environ.get("FASTCLUSTER_SCHED_POLICY", "")
 
 
 def parser_wanted(environ: Mapping[str, str] | None = None) -> str:

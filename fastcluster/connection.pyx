@@ -129,6 +129,8 @@ cdef class HttpConnection(Connection):
         self.drop_exchange()
         if service.draining and service.n_connections == 0:
             service.emptied()
+        if service.limited:
+            service.has_room()
         return 0
 
     cdef int drop_exchange(self) except -1:

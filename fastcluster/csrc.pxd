@@ -91,6 +91,8 @@ cdef extern from "board.h" nogil:
         FC_SLOT_DRAINING
 
     enum:
+        FC_SLOT_NO_LIMIT
+        FC_BOARD_SLOTS_MAX
         FC_NOTE_PEER_BYTES
         FC_NOTE_TEXT_BYTES
 
@@ -112,6 +114,9 @@ cdef extern from "board.h" nogil:
         uint64_t accepted
         uint64_t handed_over
         uint64_t requests
+        int32_t limit
+        int32_t drops
+        uint32_t taken
         fc_note note
 
     ctypedef struct fc_board:
@@ -119,6 +124,8 @@ cdef extern from "board.h" nogil:
         fc_slot *slot
 
     fc_board *fc_board_create(uint32_t slots)
+    fc_board *fc_board_open(uint32_t slots, int fd)
+    size_t fc_board_bytes(uint32_t slots)
     void fc_board_destroy(fc_board *board)
     uint32_t fc_board_take(fc_board *board, uint32_t index, int64_t now_ms)
     int fc_board_least(const fc_board *board, uint32_t self, int32_t most)
@@ -128,6 +135,9 @@ cdef extern from "board.h" nogil:
                       int64_t now_ms)
     void fc_slot_beat(fc_slot *slot, int32_t waiting, int64_t now_ms)
     void fc_slot_hold(fc_slot *slot, int32_t more)
+    bint fc_slot_reserve(fc_slot *slot)
+    void fc_board_want(fc_board *board)
+    bint fc_board_is_wanted(fc_board *board)
 
 
 cdef extern from "loop.h" nogil:
@@ -187,6 +197,7 @@ cdef extern from "out.h" nogil:
 cdef extern from "conn.h" nogil:
     ctypedef struct fc_peer:
         uint8_t family
+        uint8_t bytes[16]
         uint16_t port
 
     ctypedef struct fc_conn:

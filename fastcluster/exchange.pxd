@@ -107,6 +107,7 @@ cdef class Service:
     cdef public int worker       # number of this worker, 0 to n - 1
     cdef readonly bint draining
     cdef readonly bint is_last   # ... and no other process listens any more
+    cdef bint limited            # it has a maximum of connections
     cdef list consumers_later
     cdef readonly list listeners # one Listener a listening socket, see server.pyx
     cdef void *first             # all open connections, a borrowed chain
@@ -121,6 +122,8 @@ cdef class Service:
     cdef int resume_later(self, Consumer consumer) except -1
     # A draining server's last connection is closed.
     cdef int emptied(self) except -1
+    # A server with a maximum of connections has closed one.
+    cdef int has_room(self) except -1
     # From any thread: has callback() called on the loop's thread soon.
     cpdef object post(self, object callback)
 

@@ -70,6 +70,9 @@ cdef class Service:
     cdef int emptied(self) except -1:
         return 0
 
+    cdef int has_room(self) except -1:
+        return 0
+
     cpdef object post(self, object callback):
         raise NotImplementedError
 

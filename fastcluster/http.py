@@ -27,11 +27,14 @@ from fastcluster import log, sockets
 from fastcluster.adapters import native_handler_for
 from fastcluster.child_process import SignalPipe
 from fastcluster.config import Config
+from fastcluster.emitter import Emitter
 from fastcluster.errors import BindError
 from fastcluster.fields import BadRequest, Headers, MultiDict
 from fastcluster.multipart import Upload
 from fastcluster.request import Request
 from fastcluster.response import Response
+from fastcluster.round_robin import Connection
+from fastcluster.scheduling import Policy, Seat
 from fastcluster.server import Server as _Loop
 
 if TYPE_CHECKING:
@@ -43,6 +46,7 @@ __all__ = [
     "AsyncRequest",
     "AsyncResponse",
     "BadRequest",
+    "Connection",
     "Handler",
     "Headers",
     "MultiDict",
@@ -78,7 +82,9 @@ def __getattr__(name: str) -> Any:
 class Driver(Protocol):
     """What a server needs of the cluster's worker that it runs in."""
 
-    def bind(self, where: sockets.Address, backlog: int, permissions: int | None) -> Any: ...
+    def bind(
+        self, where: sockets.Address, backlog: int, permissions: int | None
+    ) -> tuple[Any, Seat | None]: ...
     def opened(self, server: Server) -> None: ...
     def run(self) -> None: ...
 
@@ -117,10 +123,15 @@ def create_server(handler: Handler, config: Config | None = None, **options: Any
     return Server(handler, config)
 
 
-class Server:
-    """A native handler and, once it listens, an address; see create_server()."""
+class Server(Emitter):
+    """A native handler and, once it listens, an address; see create_server().
+
+    It has the event `drop`, of a Connection that was closed because of
+    max_connections.  (Node: net.Server)
+    """
 
     def __init__(self, handler: Handler, config: Config) -> None:
+        super().__init__()
         # An App says here which of its two functions serves it.
         self.__fastcluster_handler__ = getattr(handler, "__fastcluster_handler__", handler)
         self.config = config
@@ -134,6 +145,9 @@ class Server:
         self._stop_at: float | None = None  # on the monotonic clock, once it drains
         self.fd: int | None = None  # the descriptor that listen() was given
         self._own = True  # nobody else accepts from the same socket
+        self.seat: Seat | None = None  # among the cluster's workers that share it
+        self._most: int | None = None
+        self._drops = False
 
     @property
     def listening(self) -> bool:
@@ -178,11 +192,16 @@ class Server:
                 host, port, ipv6_only=bool(ipv6_only), reuse_port=bool(reuse_port)
             )
         self._own = _cluster is None or exclusive or where.reuse_port
-        bind = bind_address if _cluster is None or self._own else _cluster.bind
-        listening = bind(where, backlog or self.config.backlog, self.config.uds_permissions)
+        wanted = (where, backlog or self.config.backlog, self.config.uds_permissions)
+        if _cluster is None or self._own:
+            listening, self.seat = bind_address(*wanted), None
+        else:
+            listening, self.seat = _cluster.bind(*wanted)
         self._access = log.AccessLog() if self.config.logs_access else None
-        self._loop = _Loop(self._native, self.config, access=self._access)
-        self._loop.listen(listening)
+        seated = self.seat.options() if self.seat else {}
+        self._loop = _Loop(self._native, self.config, access=self._access, **seated)
+        self._loop.listen(listening, self.seat is None or self.seat.policy is not Policy.RR)
+        self._limit()
         self._socket = listening
         self.fd = fd
         if callback is not None:
@@ -260,7 +279,49 @@ class Server:
         else:
             self._shut()
 
+    @property
+    def max_connections(self) -> int | None:
+        """How many connections it holds at most, None: as many as come; in each worker.
+
+        What comes above it goes to another worker, and waits while there is none that
+        may have it.  It is closed instead, with the event `drop`, if drop_max_connection
+        is set, and always where no other worker could have it: outside of a cluster,
+        with `exclusive` and under SCHED_NONE.  Raises ValueError for a number below 0.
+        (Node: server.maxConnections)
+        """
+        return self._most
+
+    @max_connections.setter
+    def max_connections(self, most: int | None) -> None:
+        if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < 0):
+            raise ValueError(f"max_connections is a number from 0 on or None, not {most!r}")
+        self._most = most
+        self._limit()
+
+    @property
+    def drop_max_connection(self) -> bool:
+        """Close connections above max_connections.  (Node: server.dropMaxConnection)"""
+        return self._drops
+
+    @drop_max_connection.setter
+    def drop_max_connection(self, drops: bool) -> None:
+        self._drops = bool(drops)
+        self._limit()
+
+    def _limit(self) -> None:
+        if self._loop is not None:
+            drops = self._drops or self.seat is None
+            self._loop.limit_connections(self._most, drops, self._dropped)
+
+    def _dropped(self, remote: tuple[Any, Any], local: tuple[Any, Any]) -> None:
+        self.emit("drop", Connection(*remote, *local))
+
     # ---- in a cluster's worker
+
+    @property
+    def has_turns(self) -> bool:
+        """Tell whether there is something to take turns of."""
+        return self._loop is not None
 
     def be_driven(self) -> None:
         """Let another loop take the turns from now on."""

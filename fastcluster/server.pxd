@@ -36,6 +36,10 @@ cdef class Server(Service):
     cdef int *outbox_fds
     cdef int n_outboxes
     cdef object posted           # deque of callables
+    cdef int bell_fd             # whom to tell that this worker can take one more
+    cdef bint drops              # connections above the maximum are closed
+    cdef bint full               # accepting rests until one of ours is closed
+    cdef object on_drop
     cdef Watch waker
     cdef int waker_write
     cdef bint wake_is_due        # a byte is in the waker's pipe
@@ -57,12 +61,17 @@ cdef class Server(Service):
     cdef int64_t guest_wait_ms(self) noexcept
     cdef int wait_ms(self, int timeout_ms) except? -2
     cdef int accept_some(self, Listener listener, int most) except -1
-    cdef int place(self, int fd, fc_peer *peer, Listener listener) except -1
+    cdef int place(self, int fd, fc_peer *peer, Listener listener, bint counted) except -1
     cdef bint hand_over(self, int fd, Listener listener, uint32_t requests, int32_t most)
+    cdef bint pass_to(self, int target, int fd, Listener listener, uint32_t requests)
     cdef int shed(self) except -1
+    cdef int rest_full(self) except -1
+    cdef int ring(self) except -1
+    cdef int drop(self, int fd, fc_peer *peer, Listener listener) except -1
     cdef HttpConnection find_idle(self)
     cdef int take_in(self, int fd, fc_peer *peer, Listener listener, uint32_t requests) except -1
     cdef int read_inbox(self) except -1
+    cdef int read_parcels(self) except -1
     cdef int out_of_descriptors(self, Listener listener) except -1
     cdef int pause_accepting(self) except -1
     cdef int start_accepting(self) except -1

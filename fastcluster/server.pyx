@@ -50,13 +50,17 @@ cdef class Board:
 
     Made by the primary before the first fork and never freed while a worker may
     live.  Only a worker writes to its own line, but for the count of its
-    connections.
+    connections.  fd: a file of bytes_for(slots) zero bytes that it lies in, for
+    processes that are not forked from its maker.
     """
 
-    def __cinit__(self, int slots):
+    def __cinit__(self, int slots, object fd=None):
         if slots < 1:
             raise ValueError("a board has at least one slot")
-        self.board = fc_board_create(<uint32_t>slots)
+        if fd is None:
+            self.board = fc_board_create(<uint32_t>slots)
+        else:
+            self.board = fc_board_open(<uint32_t>slots, fd)
         if self.board == NULL:
             raise MemoryError("no shared memory for the scoreboard")
         self.slots = slots
@@ -64,6 +68,11 @@ cdef class Board:
     def __dealloc__(self):
         if self.board != NULL:
             fc_board_destroy(self.board)
+
+    @staticmethod
+    def bytes_for(int slots):
+        """Return how long the file of a board with so many slots is."""
+        return fc_board_bytes(<uint32_t>slots)
 
     cdef fc_slot *at(self, int index) except NULL:
         if index < 0 or index >= self.slots:
@@ -179,7 +188,8 @@ cdef class Server(Service):
     handler: runs the application.  config: a config.Config.  board, slot, inbox
     and outboxes come from the primary and let this worker hand connections to its
     siblings; without them it keeps what it accepts.  number: what applications see
-    as request.worker, if that is not the slot.
+    as request.worker, if that is not the slot.  bell: an eventfd that is written to
+    when somebody who waits for a free worker is to look at the board.
     """
 
     def __cinit__(self):
@@ -187,11 +197,11 @@ cdef class Server(Service):
         memset(&self.head, 0, sizeof(fc_head))
         memset(&self.date, 0, sizeof(fc_date))
         self.loop.poll_fd = -1
-        self.spare_fd = self.waker_write = -1
+        self.spare_fd = self.waker_write = self.bell_fd = -1
 
     def __init__(self, Handler handler not None, object config, *, Board board=None, int slot=0,
                  object number=None, object inbox=None, object outboxes=(), object log=None,
-                 object access=None):
+                 object access=None, int bell=-1):
         cdef int i
         self.handler = handler
         self.config = config
@@ -219,6 +229,8 @@ cdef class Server(Service):
         self.own_board = Board(1) if board is None else None
         self.slot = self.own_board.at(0) if board is None else board.at(slot)
         self.slot.pid = os.getpid()
+        self.slot.limit = FC_SLOT_NO_LIMIT
+        self.bell_fd = bell
         self.generation = self.slot.generation
         self.outboxes = list(outboxes)
         self.n_outboxes = len(self.outboxes)
@@ -282,11 +294,12 @@ cdef class Server(Service):
             check(fc_loop_watch_shared(&self.loop, &watch.source))
         return watch
 
-    def listen(self, object sock):
+    def listen(self, object sock, bint accept=True):
         """Accept from a socket that listens already and is non-blocking.
 
         The socket stays open as long as the server does; returns the Listener
-        that applications see.
+        that applications see.  accept: False if somebody else accepts, and what
+        comes from there is in the inbox.
         """
         cdef Listener listener = Listener.__new__(Listener)
         listener.socket = sock
@@ -303,6 +316,8 @@ cdef class Server(Service):
             # for the client's acknowledgement of the one before.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.listeners.append(listener)
+        if not accept:
+            return listener
         self.accepting = True
         self._watch_source(sock.fileno(), LISTENER, listener)
         return listener
@@ -349,6 +364,7 @@ cdef class Server(Service):
     def ready(self):
         """Say on the scoreboard that this worker takes connections."""
         self.slot.state = FC_SLOT_READY
+        self.ring()
 
     def turn(self, int timeout_ms=-1):
         """Handle all that is ready, waiting at most timeout_ms (-1: for ever) for it.
@@ -524,14 +540,17 @@ cdef class Server(Service):
     cdef int accept_some(self, Listener listener, int most) except -1:
         cdef fc_peer peer
         cdef int fd, i
+        # Counted before it is accepted, so that no sibling gives us one meanwhile.
+        cdef bint counted = self.limited and not self.drops
         for i in range(most):
+            if counted and not fc_slot_reserve(self.slot):
+                return self.rest_full()
             fd = fc_conn_accept(listener.socket_fd, &peer)
-            if fd == FC_AGAIN:
-                return 0
             if fd < 0:
-                return self.out_of_descriptors(listener)
+                fc_slot_hold(self.slot, -counted)
+                return 0 if fd == FC_AGAIN else self.out_of_descriptors(listener)
             self.slot.accepted += 1
-            self.place(fd, &peer, listener)
+            self.place(fd, &peer, listener, counted)
         return 0
 
     cdef int out_of_descriptors(self, Listener listener) except -1:
@@ -558,32 +577,40 @@ cdef class Server(Service):
             self.spare_fd = -1
         return self.pause_accepting()
 
-    cdef int place(self, int fd, fc_peer *peer, Listener listener) except -1:
+    cdef int place(self, int fd, fc_peer *peer, Listener listener, bint counted) except -1:
         # A worker that has other work ready in this turn passes a connection on at
         # a tie, too: the waiting one answers at once.
         cdef int busy = fc_loop_left(&self.loop) > 0
-        if self.hand_over(fd, listener, 0, self.slot.connections - 1 + busy):
+        if self.limited and self.drops and self.slot.connections >= self.slot.limit:
+            return self.drop(fd, peer, listener)
+        if self.hand_over(fd, listener, 0, self.slot.connections - counted - 1 + busy):
+            fc_slot_hold(self.slot, -counted)
             fc_conn_close(fd)
             return 0
-        fc_slot_hold(self.slot, 1)
+        if not counted:
+            fc_slot_hold(self.slot, 1)
         return self.take_in(fd, peer, listener, 0)
 
     cdef bint hand_over(self, int fd, Listener listener, uint32_t requests, int32_t most):
         """Pass a connection to a waiting worker that holds at most so many; True if one did."""
-        cdef fc_slot *slot
-        cdef fc_parcel parcel
         cdef int target
         if self.n_outboxes < 2 or most < 0 or self.draining:
             return False
         target = fc_board_least(self.board.board, <uint32_t>self.index, most)
-        if target < 0 or target >= self.n_outboxes:
+        # One that has just come may be known to the board and not yet to us.
+        if target < 0 or target >= self.n_outboxes or self.outbox_fds[target] < 0:
             return False
-        slot = &self.board.board.slot[target]
+        return self.pass_to(target, fd, listener, requests)
+
+    cdef bint pass_to(self, int target, int fd, Listener listener, uint32_t requests):
+        cdef fc_slot *slot = &self.board.board.slot[target]
+        cdef fc_parcel parcel
         parcel.listener = <uint32_t>listener.index
         parcel.generation = slot.generation
         parcel.requests = requests
         # Counted before it is sent, so that the next decision sees it.
-        fc_slot_hold(slot, 1)
+        if not fc_slot_reserve(slot):
+            return False
         if fc_conn_hand_over(self.outbox_fds[target], fd, parcel) != FC_OK:
             fc_slot_hold(slot, -1)
             return False
@@ -644,21 +671,104 @@ cdef class Server(Service):
             connection.settle()
         return 0
 
+    # ---- a maximum of connections
+
+    def limit_connections(self, object most, bint drop, object on_drop=None):
+        """Hold at most so many connections; None: as many as come.
+
+        drop: those above it are closed, each after on_drop(remote, local) with the
+        two addresses, (host, port), host None for unix sockets.  Else they wait in
+        the listener's queue for a sibling, or until one of ours is closed.
+        """
+        if most is not None and not 0 <= most < FC_SLOT_NO_LIMIT:
+            raise ValueError(f"a maximum of connections is 0 or more, not {most}")
+        self.on_drop = on_drop
+        self.drops = drop
+        self.limited = most is not None
+        self.slot.drops = drop
+        self.slot.limit = most if most is not None else FC_SLOT_NO_LIMIT
+        self.has_room()
+
+    cdef int rest_full(self) except -1:
+        self.full = True
+        if self.n_connections < self.slot.limit:
+            # The last place is promised to one that is on its way, or may get lost on it.
+            return self.pause_accepting()
+        return self.stop_accepting()
+
+    cdef int has_room(self) except -1:
+        if self.full and (self.drops or self.slot.connections < self.slot.limit):
+            self.full = False
+            self.start_accepting()
+        return self.ring()
+
+    cdef int ring(self) except -1:
+        cdef int64_t one = 1
+        if self.bell_fd < 0 or not fc_board_is_wanted(self.board.board):
+            return 0
+        # Full, it is rung already.
+        if write(self.bell_fd, &one, sizeof(one)) < 0 and c_errno != EAGAIN:
+            self.log.error("cannot tell the primary: %s", os.strerror(c_errno))
+        return 0
+
+    cdef int drop(self, int fd, fc_peer *peer, Listener listener) except -1:
+        cdef char host[64]
+        cdef size_t n
+        fc_conn_close(fd)
+        if self.on_drop is None:
+            return 0
+        n = fc_peer_text(peer, host, sizeof(host))
+        try:
+            self.on_drop(
+                (host[:n].decode("ascii") if n else None, peer.port if n else None),
+                (listener.host or None, listener.port if listener.host else None),
+            )
+        except Exception:
+            self.log.exception("error in a listener for dropped connections")
+        return 0
+
+    # ---- parcels
+
+    def add_outbox(self, int slot, object sock):
+        """Let connections be handed over through sock to the worker in that slot."""
+        cdef int *grown
+        cdef int i
+        if slot >= self.n_outboxes:
+            grown = <int *>calloc(<size_t>slot + 1, sizeof(int))
+            if grown == NULL:
+                raise MemoryError
+            for i in range(slot + 1):
+                grown[i] = self.outbox_fds[i] if i < self.n_outboxes else -1
+            free(self.outbox_fds)
+            self.outbox_fds = grown
+            self.outboxes += [None] * (slot + 1 - self.n_outboxes)
+            self.n_outboxes = slot + 1
+        self.outboxes[slot] = sock
+        self.outbox_fds[slot] = sock.fileno()
+
     cdef int read_inbox(self) except -1:
+        self.read_parcels()
+        return self.ring()
+
+    cdef int read_parcels(self) except -1:
         cdef fc_parcel parcel
         cdef fc_peer peer
         cdef int fd, i
         for i in range(ACCEPT_BATCH):
+            parcel.generation = 0
             fd = fc_conn_receive(self.inbox_fd, &parcel)
             if fd == FC_AGAIN:
                 return 0
             if fd < 0:
+                self.slot.taken += parcel.generation == self.generation
                 # Out of descriptors: the kernel has dropped this one, and the
                 # sender had counted it here.
                 fc_slot_hold(self.slot, -1)
                 self.log.warning("a connection handed over was lost: %s", os.strerror(c_errno))
                 return self.pause_accepting()
-            if parcel.generation != self.generation:
+            if parcel.generation == self.generation:
+                self.slot.taken += 1
+            else:
                 # Sent to our predecessor, whose count went with it.
                 fc_slot_hold(self.slot, 1)
             if parcel.listener >= <uint32_t>len(self.listeners):
@@ -666,6 +776,10 @@ cdef class Server(Service):
                 fc_conn_close(fd)
                 continue
             fc_conn_peer(fd, &peer)
+            if self.limited and self.drops and self.slot.connections > self.slot.limit:
+                fc_slot_hold(self.slot, -1)
+                self.drop(fd, &peer, self.listeners[parcel.listener])
+                continue
             self.take_in(fd, &peer, self.listeners[parcel.listener], parcel.requests)
         return 0
 

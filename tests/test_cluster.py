@@ -57,6 +57,7 @@ def test_settings_add_up_and_reach_workers(tmp_path: Path) -> None:
             {
                 "args": ["a", "b"],
                 "cwd": "/",
+                "distribute": None,
                 "exec": None,
                 "gid": None,
                 "serialization": "json",
