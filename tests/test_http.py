@@ -224,6 +224,49 @@ def test_grace_has_an_end() -> None:
         assert not thread.is_alive()
 
 
+# ---- a maximum of connections
+
+
+def test_above_its_maximum_a_server_alone_closes_connections() -> None:
+    server = http_.create_server(hello)
+    dropped: list[http_.Connection] = []
+    told = threading.Event()
+
+    @server.on("drop")
+    def drop(connection: http_.Connection) -> None:
+        dropped.append(connection)
+        told.set()
+        raise ZeroDivisionError  # is logged, and nothing else
+
+    server.max_connections = 1
+    server.listen(0)
+    address = server.address()
+    where = (address.host, address.port)
+    with served(server), socket.create_connection(where, timeout=WAIT_S) as first:
+        first.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert first.recv(4096).endswith(b"hello /")
+        with socket.create_connection(where, timeout=WAIT_S) as second:
+            assert second.recv(1) == b""
+            assert told.wait(WAIT_S)
+            assert dropped == [(*second.getsockname(), *where)]
+        server.max_connections = None
+        with socket.create_connection(where, timeout=WAIT_S) as third:
+            third.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert third.recv(4096).endswith(b"hello /")
+
+
+def test_a_maximum_is_a_number() -> None:
+    server = http_.create_server(hello)
+    assert server.max_connections is None
+    assert not server.drop_max_connection
+    for wrong in (-1, True, "7", 1.5):
+        with pytest.raises(ValueError, match="max_connections"):
+            server.max_connections = wrong  # type: ignore[assignment]
+    server.max_connections = 0
+    server.drop_max_connection = True
+    assert (server.max_connections, server.drop_max_connection) == (0, True)
+
+
 def test_a_server_is_served_once() -> None:
     server = http_.create_server(hello).listen(0)
     with served(server), pytest.raises(RuntimeError, match="served already"):

@@ -10,6 +10,7 @@ import resource
 import select
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -21,6 +22,7 @@ from connection_parts import path_of
 from crew import DEADLINE_S, GET, until
 from harness import Wire, open_descriptors, wire
 
+from fastcluster.channel import Inbox
 from fastcluster.config import Config
 from fastcluster.native import NativeHandler
 from fastcluster.request import Request
@@ -399,6 +401,50 @@ def test_a_board_has_its_slots_only(index: int) -> None:
 def test_a_board_of_no_slots() -> None:
     with pytest.raises(ValueError, match="at least one"):
         Board(0)
+
+
+def test_a_board_in_a_file_is_seen_by_all_who_open_it() -> None:
+    with tempfile.TemporaryFile() as file:
+        os.ftruncate(file.fileno(), Board.bytes_for(3))
+        one, other = Board(3, file.fileno()), Board(3, file.fileno())
+    assert other.read(2)["generation"] == 0
+    generation = one.take(2)
+    assert other.read(2)["generation"] == generation
+    with pytest.raises(MemoryError):
+        Board(3, -1)
+
+
+def test_a_sibling_that_comes_later_is_handed_connections() -> None:
+    board, config = Board(8), Config()
+    inboxes = {slot: Inbox() for slot in (0, 5)}
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setblocking(False)
+    servers = {}
+    for slot in (0, 5):
+        board.take(slot)
+        handler = NativeHandler(path_of, config)
+        inbox = inboxes[slot].receiving
+        servers[slot] = Server(handler, config, board=board, slot=slot, inbox=inbox)
+        servers[slot].listen(listening, slot == 0)
+        servers[slot].ready()
+    clients = []
+
+    def connect() -> list[int]:
+        clients.append(socket.create_connection(listening.getsockname()))
+        servers[5].turn(0)
+        servers[5].rest()  # it waits in its poll, the board says
+        while servers[0].turn(1000) == 0:
+            pass
+        servers[5].turn(0)
+        return [server.n_connections for server in servers.values()]
+
+    assert connect() == [1, 0]  # nobody knows where to hand it
+    servers[0].add_outbox(5, inboxes[5].sending)
+    assert connect() == [1, 1]
+    servers[5].limit_connections(1, False)
+    assert connect() == [2, 1]
+    for closing in (*clients, *servers.values(), *inboxes.values(), listening):
+        closing.close()
 
 
 # ---- the request begun last

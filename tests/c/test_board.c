@@ -4,7 +4,9 @@
 #include "board.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "check.h"
 
@@ -195,6 +197,59 @@ static void test_least_against_a_plain_search(void) {
   fc_board_destroy(board);
 }
 
+static void test_limits(void) {
+  fc_board *board = fc_board_create(2);
+  if (!CHECK(board != NULL)) return;
+  fc_slot *slot = &board->slot[1];
+  CHECK(!fc_slot_reserve(slot)); /* nobody has taken it */
+  ready(board, 1, 1, 0);
+  CHECK(atomic_load(&slot->limit) == FC_SLOT_NO_LIMIT);
+  atomic_store(&slot->limit, 2);
+  CHECK(fc_slot_reserve(slot) && fc_slot_reserve(slot) && !fc_slot_reserve(slot));
+  CHECK(atomic_load(&slot->connections) == 2);
+  CHECK(fc_board_least(board, 0, INT32_MAX - 1) == -1);
+  fc_slot_hold(slot, -1);
+  CHECK(fc_board_least(board, 0, INT32_MAX - 1) == 1 && fc_slot_reserve(slot));
+  atomic_store(&slot->limit, 0);
+  CHECK(!fc_slot_reserve(slot));
+  atomic_store(&slot->drops, 1);
+  atomic_store(&slot->taken, 9);
+  CHECK(fc_board_take(board, 1, 0) == 2);
+  CHECK(atomic_load(&slot->limit) == FC_SLOT_NO_LIMIT && atomic_load(&slot->drops) == 0);
+  CHECK(atomic_load(&slot->taken) == 0);
+  fc_board_destroy(board);
+}
+
+static void test_wanted(void) {
+  fc_board *board = fc_board_create(1);
+  if (!CHECK(board != NULL)) return;
+  CHECK(!fc_board_is_wanted(board));
+  fc_board_want(board);
+  fc_board_want(board);
+  CHECK(fc_board_is_wanted(board) && !fc_board_is_wanted(board));
+  fc_board_destroy(board);
+}
+
+/* Two that open the same file see the same board. */
+static void test_open(void) {
+  FILE *file = tmpfile();
+  if (!CHECK(file != NULL)) return;
+  int fd = fileno(file);
+  CHECK(ftruncate(fd, (off_t)fc_board_bytes(3)) == 0);
+  fc_board *one = fc_board_open(3, fd);
+  fc_board *other = fc_board_open(3, fd);
+  if (CHECK(one != NULL && other != NULL && one != other)) {
+    ready(one, 2, 1, 4);
+    CHECK(other->slots == 3 && fc_board_least(other, 0, 4) == 2);
+    CHECK(fc_slot_reserve(&other->slot[2]) && atomic_load(&one->slot[2].connections) == 5);
+  }
+  fc_board_destroy(one);
+  fc_board_destroy(other);
+  CHECK((errno = 0, fc_board_open(1, -1)) == NULL && errno == EBADF);
+  CHECK((errno = 0, fc_board_open(0, fd)) == NULL && errno == EINVAL);
+  fclose(file);
+}
+
 static int child_is_fine(pid_t child) {
   int status = -1;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
@@ -235,6 +290,28 @@ static void test_a_child_writes_and_the_parent_reads(void) {
   fc_board_destroy(board);
 }
 
+/* Four who reserve at the same time get no more than there is. */
+static void test_many_processes_reserve(void) {
+  enum { CHILDREN = 4, TIMES = 50000, LIMIT = 70000 };
+  fc_board *board = fc_board_create(2);
+  if (!CHECK(board != NULL)) return;
+  fc_board_take(board, 0, 0);
+  atomic_store(&board->slot[0].limit, LIMIT);
+  pid_t children[CHILDREN];
+  fflush(stdout);
+  for (int i = 0; i < CHILDREN; i++) {
+    children[i] = fork();
+    if (children[i] != 0) continue;
+    while (!atomic_load(&board->slot[1].waiting)) continue;
+    for (int n = 0; n < TIMES; n++) fc_slot_reserve(&board->slot[0]);
+    _exit(0);
+  }
+  atomic_store(&board->slot[1].waiting, 1); /* all at once */
+  for (int i = 0; i < CHILDREN; i++) CHECK(children[i] > 0 && child_is_fine(children[i]));
+  CHECK(atomic_load(&board->slot[0].connections) == LIMIT);
+  fc_board_destroy(board);
+}
+
 /* Adds and takes as often as a multiple of three allows: `times` / 3 are left. */
 static void hold_and_let_go(fc_board *board, int times) {
   fc_slot *gate = &board->slot[1];
@@ -270,7 +347,11 @@ int main(void) {
   test_least_limits();
   test_least_picks_the_fewest_and_turns_on_ties();
   test_least_against_a_plain_search();
+  test_limits();
+  test_wanted();
+  test_open();
   test_a_child_writes_and_the_parent_reads();
+  test_many_processes_reserve();
   test_many_processes_hold();
   return check_summary("test_board");
 }
