@@ -20,6 +20,7 @@ from libc.errno cimport errno as c_errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
+from posix.unistd cimport read
 
 from fastcluster.csrc cimport *
 from fastcluster.server cimport Board
@@ -219,7 +220,7 @@ cdef class RoundRobin:
                 return self.sleep()
             fd = fc_conn_accept(self.listener.fd, &peer)
             if fd == FC_AGAIN:
-                return 0
+                return self.watch()
             if fd < 0:
                 return self.out_of_descriptors()
             self.accepted += 1
@@ -227,7 +228,7 @@ cdef class RoundRobin:
                 self.place(fd, &peer)
             elif not self.give(seat, fd):
                 self.hold(fd, -1)
-        return 0
+        return self.watch()
 
     cdef int somebody(self) noexcept:
         """Return a seat for the next connection, where it is chosen later any; -1: there is none."""
@@ -281,18 +282,17 @@ cdef class RoundRobin:
         fc_board_want(self.board.board)
         # Somebody may have come to be free before it was asked for.
         if len(self.held) < HELD_MOST and self.somebody() >= 0:
-            return 0
-        self.unwatch()
-        return 0
+            return self.watch()
+        return self.unwatch()
 
     cdef int rung(self) except -1:
-        try:
-            os.read(self.bell.fd, 8)
-        except BlockingIOError:
-            pass
+        cdef uint64_t times
+        # It cannot fail but by being silent again.
+        read(self.bell.fd, &times, sizeof(times))
         if self.paused:
             return 0
-        self.watch()
+        # The listener is watched again only when nothing waits there any more: under
+        # load it never is, and that saves two calls a connection.
         return self.spread()
 
     cdef int watch(self) except -1:
