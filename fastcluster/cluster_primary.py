@@ -344,12 +344,12 @@ class PrimaryRole:
                 streams[stream.fileno()] = stream
                 reads = select.POLLIN if stream.wants_read else 0
                 poll.register(stream.fileno(), reads | (select.POLLOUT * stream.wants_write))
-        orphans = self.schedule.orphans()
-        for fd in orphans:
+        scheduled = self.schedule.watched()
+        for fd in scheduled:
             poll.register(fd, select.POLLIN)
         for fd, _ in poll.poll(self._patience_ms()):
-            if fd in orphans:
-                orphans[fd]()
+            if fd in scheduled:
+                scheduled[fd]()
             elif fd in by_fd:
                 self._hear(by_fd[fd])
             elif fd in streams:

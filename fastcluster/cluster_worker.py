@@ -285,10 +285,10 @@ class WorkerRole:
             self.link.say({"left": {"group": seat.group, "seat": seat.index}})
 
     def _meet(self, fds: list[int], group: int, seats: list[int]) -> None:
+        # One that is being closed may still serve beside its successor at the same address.
         for server in (*self._servers, *self._opened):
             if server.seat is not None and server.seat.group == group and server.has_turns:
-                scheduling.meet(server.turns, seats, fds)
-                return
+                scheduling.meet(server.turns, seats, [os.dup(fd) for fd in fds])
         for fd in fds:
             os.close(fd)
 
