@@ -407,7 +407,7 @@ class PrimaryRole:
                 self._tell(worker, "ready")
             case {"close": {"key": key}}:
                 self._release(worker.id, tuple(key))
-            case {"left": {"group": group, "seat": seat}}:
+            case {"left": {"group": int(group), "seat": int(seat)}}:
                 self.schedule.leave(group, worker, seat)
             case {"leaving": {"now": now}}:
                 worker.leave(last=False, now=now)

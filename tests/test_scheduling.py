@@ -248,6 +248,32 @@ def test_closing_and_listening_again_leaves_no_descriptor(tmp_path: Path, policy
 
 
 @pytest.mark.parametrize("policy", POLICIES)
+def test_a_worker_that_is_forked_later_has_nothing_of_the_primarys(
+    tmp_path: Path, policy: str
+) -> None:
+    said = ran(
+        tmp_path,
+        f"""
+        cluster.scheduling_policy = cluster.{policy}
+        if cluster.is_primary:
+            @cluster.on("listening")
+            def listening(worker, address):
+                if worker.id < 4:
+                    cluster.fork()
+                else:
+                    cluster.disconnect()
+            cluster.fork()
+        else:
+            say(len(os.listdir("/proc/self/fd")))
+            http.create_server(lambda request: "x").listen(0)
+        cluster.run()
+        """,
+    )
+    assert len(said) == 4
+    assert len({count for (count,) in said}) == 1
+
+
+@pytest.mark.parametrize("policy", POLICIES)
 def test_workers_in_a_fresh_interpreter_take_part(tmp_path: Path, policy: str) -> None:
     (tmp_path / "served.py").write_text(
         "from fastcluster import cluster, http\n"
