@@ -404,11 +404,77 @@ def test_ipv6_alone_and_with_ipv4(tmp_path: Path) -> None:
             cluster.fork()
         else:
             both = http.create_server(lambda request: "x").listen(0, "::", ipv6_only=False)
-            six = http.create_server(lambda request: "x").listen(0, "::")
-            port = six.address().port
-            four = http.create_server(lambda request: "x").listen(port, "0.0.0.0")
+            four = http.create_server(lambda request: "x").listen(0, "0.0.0.0")
+            six = http.create_server(lambda request: "x").listen(four.address().port, "::")
             socket.create_connection(("127.0.0.1", both.address().port), timeout=10).close()
         cluster.run()
         """,
     )
     assert said == [[[["0.0.0.0", 4], ["::", 6], ["::", 6]]]]
+
+
+def test_what_a_handler_leaves_to_do_is_done_at_once(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        import threading
+        if cluster.is_primary:
+            ports, sizes = [], []
+            @cluster.on("listening")
+            def listening(worker, address):
+                ports.append(address.port)
+                if len(ports) == 1:
+                    # A thread, since the handler asks this loop to bind.
+                    threading.Thread(target=get, args=ports).start()
+                else:
+                    say(sum(sizes), get(address.port))
+                    worker.disconnect()
+            cluster.on("message", lambda worker, text, handle: sizes.append(len(text)))
+            cluster.fork()
+        else:
+            def answer(request):
+                # More than the channel takes at once.
+                for _ in range(20):
+                    cluster.worker.send("x" * 500_000)
+                http.create_server(lambda request: "second").listen(0)
+            http.create_server(answer).listen(0)
+        cluster.run()
+        """,
+    )
+    assert said == [[10_000_000, "second"]]
+
+
+def test_a_server_listens_again_once_it_is_closed(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        server = http.create_server(lambda request: "x")
+        if cluster.is_primary:
+            ports = []
+            @cluster.on("listening")
+            def listening(worker, address):
+                ports.append(address.port)
+                if len(ports) == 1:
+                    worker.send("again")
+                else:
+                    say(get(address.port))
+                    worker.disconnect()
+            cluster.fork()
+        else:
+            @cluster.worker.on("message")
+            def again(message, handle):
+                server.close()
+                assert not server.listening
+                try:
+                    server.listen(0)
+                except RuntimeError as error:
+                    say(str(error))
+                http.create_server(lambda request: "x").listen(0)
+            server.listen(0)
+            server.close()
+            server.listen(0)
+        cluster.run()
+        """,
+    )
+    refused = ["the server still serves what it accepted before close(): create another one"]
+    assert said == [refused, ["x"]]
