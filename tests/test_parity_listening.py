@@ -185,8 +185,8 @@ def test_opening_closing_and_opening_without_a_port_leaves_nothing(tmp_path: Pat
     assert said == [[0, None, 0]]
 
 
+@pytest.mark.node("test-cluster-http-pipe")
 @pytest.mark.node(
-    "test-cluster-http-pipe",
     "test-cluster-listen-pipe-readable-writable",
     differs="The mode is the option `uds_permissions`, 0o666 by default.",
 )

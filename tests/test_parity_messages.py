@@ -6,8 +6,8 @@ import pytest
 from cluster_parts import ran
 
 
+@pytest.mark.node("test-cluster-message")
 @pytest.mark.node(
-    "test-cluster-message",
     "test-cluster-worker-events",
     differs="A send() to who is not there any more returns False; nothing emits `error`.",
 )
