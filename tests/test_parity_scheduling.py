@@ -21,15 +21,23 @@ pytestmark = pytest.mark.skipif(
 
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 
+
+def ask(port: int, host: str = "127.0.0.1") -> bytes:
+    """Ask from outside: a primary that waits for an answer cannot accept meanwhile."""
+    with socket.create_connection((host, port), timeout=20) as client:
+        client.sendall(GET)
+        client.shutdown(socket.SHUT_WR)
+        answer = b""
+        while data := client.recv(65536):
+            answer += data
+    return answer.partition(b"\r\n\r\n")[2]
+
+
 # What holds under the default policy holds under Node's two.
 AGAIN: list[Callable[[Path], None]] = [
     test_cluster_primary.test_disconnect_right_after_fork,
-    test_cluster_worker.test_a_worker_ends_when_its_only_server_is_closed,
-    test_cluster_worker.test_closing_and_listening_again_works_while_another_has_the_port,
     test_cluster_worker.test_the_second_listen_on_a_port_in_one_worker_fails,
     test_parity_leaving.test_workers_leave_while_connections_wait_to_be_accepted,
-    test_parity_listening.test_a_server_that_is_let_go_of_serves_while_the_worker_stays,
-    test_parity_listening.test_ipv6_alone_leaves_the_port_of_ipv4_free,
     test_parity_listening.test_opening_closing_and_opening_without_a_port_leaves_nothing,
     test_parity_listening.test_two_clusters_do_not_share_a_port_in_silence,
 ]
@@ -37,11 +45,6 @@ AGAIN: list[Callable[[Path], None]] = [
 
 @pytest.mark.node(
     "test-cluster-disconnect-leak",
-    "test-cluster-net-listen-ipv6only-none",
-    "test-cluster-net-listen-ipv6only-rr",
-    "test-cluster-rr-handle-close",
-    "test-cluster-server-restart-none",
-    "test-cluster-server-restart-rr",
     "test-cluster-shared-handle-bind-error",
     "test-cluster-shared-leak",
 )
@@ -55,6 +58,103 @@ def test_under_every_policy(
 ) -> None:
     monkeypatch.setenv("FASTCLUSTER_SCHED_POLICY", policy)
     test(tmp_path)
+
+
+@pytest.mark.node("test-cluster-server-restart-rr", "test-cluster-server-restart-none")
+@pytest.mark.parametrize("policy", ["SCHED_RR", "SCHED_NONE"])
+def test_a_worker_listens_again_while_another_has_the_port(tmp_path: Path, policy: str) -> None:
+    program = Program(
+        tmp_path,
+        f"""
+        cluster.scheduling_policy = cluster.{policy}
+        if cluster.is_primary:
+            seen = []
+            @cluster.on("listening")
+            def listening(worker, address):
+                seen.append(worker.id)
+                if len(seen) == 2:
+                    cluster.workers[2].send("again")
+                if len(seen) == 3:
+                    say(seen[-1], address.port)
+            cluster.on("exit", lambda worker, code, signal: say(code, signal))
+            cluster.fork(), cluster.fork()
+        else:
+            server = http.create_server(lambda request: "x").listen(0)
+            def again(*_):
+                server.close()
+                http.create_server(lambda request: "x").listen(0)
+            cluster.worker.on("message", again)
+        cluster.run()
+        """,
+    )
+    try:
+        [worker, port] = program.line()
+        assert worker == 2
+        assert [ask(port) for _ in range(4)] == [b"x"] * 4
+        program.process.terminate()
+        assert program.end() == [[0, None], [0, None]]
+    finally:
+        program.process.kill()
+
+
+@pytest.mark.node("test-cluster-net-listen-ipv6only-rr", "test-cluster-net-listen-ipv6only-none")
+@pytest.mark.parametrize("policy", ["SCHED_RR", "SCHED_NONE"])
+def test_ipv6_alone_leaves_the_port_of_ipv4_to_another(tmp_path: Path, policy: str) -> None:
+    with socket.create_server(("0.0.0.0", 0)) as four:
+        port = four.getsockname()[1]
+        program = Program(
+            tmp_path,
+            f"""
+            cluster.scheduling_policy = cluster.{policy}
+            if cluster.is_primary:
+                cluster.on("listening", lambda worker, address: say(address.address,
+                    address.address_type, address.port))
+                cluster.fork(), cluster.fork()
+            else:
+                http.create_server(lambda request: "x").listen({port}, "::", ipv6_only=True)
+            cluster.run()
+            """,
+        )
+        try:
+            assert [program.line() for _ in range(2)] == [["::", 6, port]] * 2
+            assert [ask(port, "::1") for _ in range(2)] == [b"x"] * 2
+            program.process.terminate()
+            assert program.end() == []
+        finally:
+            program.process.kill()
+
+
+@pytest.mark.node("test-cluster-rr-handle-close", "test-cluster-rr-handle-keep-loop-alive")
+@pytest.mark.parametrize("policy", ["SCHED_RR", "SCHED_NONE"])
+def test_an_open_server_keeps_a_worker_and_a_closed_one_does_not(
+    tmp_path: Path, policy: str
+) -> None:
+    program = Program(
+        tmp_path,
+        f"""
+        cluster.scheduling_policy = cluster.{policy}
+        if cluster.is_primary:
+            cluster.on("listening", lambda worker, address: say(address.port))
+            cluster.on("exit", lambda worker, code, signal: say(code, signal))
+            cluster.fork()
+        else:
+            count = 0
+            def answer(request):
+                global count
+                count += 1
+                if count == 3:
+                    server.close()
+                return str(count)
+            server = http.create_server(answer).listen(0)
+        cluster.run()
+        """,
+    )
+    try:
+        [port] = program.line()
+        assert [ask(port) for _ in range(3)] == [b"1", b"2", b"3"]
+        assert program.end() == [[0, None]]
+    finally:
+        program.process.kill()
 
 
 @pytest.mark.node("test-cluster-shared-handle-bind-privileged-port")
@@ -123,7 +223,7 @@ def test_one_leaves_while_another_has_just_come_online(tmp_path: Path, policy: s
 
 @pytest.mark.node(
     "test-cluster-accept-fail",
-    differs="Without a free descriptor the client is let in later instead of cut off.",
+    differs="Without a free descriptor the client waits and is let in later, not cut off.",
 )
 def test_a_primary_that_cannot_accept_goes_on(tmp_path: Path) -> None:
     program = Program(
@@ -132,15 +232,21 @@ def test_a_primary_that_cannot_accept_goes_on(tmp_path: Path) -> None:
         import resource
         cluster.scheduling_policy = cluster.SCHED_RR
         if cluster.is_primary:
-            before = resource.getrlimit(resource.RLIMIT_NOFILE)
+            taken = []
             def mend(number, frame):
-                resource.setrlimit(resource.RLIMIT_NOFILE, before)
+                for fd in taken:
+                    os.close(fd)
+                say("mended")
             signal.signal(signal.SIGUSR1, mend)
             @cluster.on("listening")
             def listening(worker, address):
-                # Not one descriptor more.
-                resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
-                say(address.port)
+                hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+                resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
+                try:
+                    while True:
+                        taken.append(os.open(os.devnull, os.O_RDONLY))
+                except OSError:
+                    say(address.port)
             cluster.on("exit", lambda worker, code, signal: say(code, signal))
             cluster.fork()
         else:
@@ -150,17 +256,15 @@ def test_a_primary_that_cannot_accept_goes_on(tmp_path: Path) -> None:
     )
     try:
         [port] = program.line()
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        with socket.create_connection(("127.0.0.1", port), timeout=0.1) as client:
             client.sendall(GET)
-            client.settimeout(0.1)
             with pytest.raises(TimeoutError):
                 client.recv(1)
             program.process.send_signal(signal.SIGUSR1)
+            assert program.line() == ["mended"]
             client.settimeout(20)
-            answer = client.recv(65536)
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
-            client.sendall(GET)
-            assert client.recv(65536).endswith(b"x") and answer.endswith(b"x")
+            assert client.recv(65536).endswith(b"x")
+        assert ask(port) == b"x"
         program.process.terminate()
         assert program.end() == [[0, None]]
     finally:
