@@ -112,13 +112,15 @@ class Worker(Emitter):
     each reload.
     """
 
-    def __init__(self, worker_id: int = 0, process: Process | None = None) -> None:
+    def __init__(
+        self, worker_id: int = 0, process: Process | None = None, state: str = "none"
+    ) -> None:
         super().__init__()
         self.id = worker_id
         self.slot = 0
         self.generation = 1
         self.process = process
-        self.state = "none"
+        self.state = state
         self.exited_after_disconnect: bool | None = None
         self.listened = False
         self._link: Link | None = None
@@ -215,7 +217,9 @@ class PrimaryRole:
         self.schedule.freeze()
         defaults = {**DEFAULTS, "args": sys.argv[1:]}
         self._settings = {**defaults, **self._settings, **settings}
-        self._later.append(lambda: self.events.emit("setup", self.settings))
+        # Those of this call, since others may follow before the loop tells of it.
+        told = self.settings
+        self._later.append(lambda: self.events.emit("setup", told))
 
     def fork(self, env: Mapping[str, object] | None, slot: int | None = None) -> Worker:
         """Fork a worker; see cluster.fork().  slot: that of the one whose place it takes."""
@@ -397,19 +401,26 @@ class PrimaryRole:
                 worker.state = "online"
                 self._tell(worker, "online")
             case {"listen": question}:
-                self._bind(worker, **question)
-            case {"listening": where}:
+                self._asked_to_listen(worker, question)
+            case {
+                "listening": {
+                    "address": str(address),
+                    "port": int(port),
+                    "address_type": int(kind),
+                    "fd": (None | int()) as its_fd,
+                }
+            }:
                 worker.state = "listening"
                 worker.listened = True
                 self._failures = 0
-                self._tell(worker, "listening", Address(**where))
+                self._tell(worker, "listening", Address(address, port, kind, its_fd))
             case {"ready": _}:
                 self._tell(worker, "ready")
-            case {"close": {"key": key}}:
+            case {"close": {"key": key}} if _is_key(key):
                 self._release(worker.id, tuple(key))
             case {"left": {"group": int(group), "seat": int(seat)}}:
                 self.schedule.leave(group, worker, seat)
-            case {"leaving": {"now": now}}:
+            case {"leaving": {"now": bool(now)}}:
                 worker.leave(last=False, now=now)
 
     def _tell(self, worker: Worker, event: str, *arguments: object) -> None:
@@ -418,19 +429,36 @@ class PrimaryRole:
 
     # ---- listening
 
+    def _asked_to_listen(self, worker: Worker, question: object) -> None:
+        match question:
+            case {
+                "key": key,
+                "backlog": int(backlog),
+                "permissions": (None | int()) as permissions,
+            } if _is_key(key):
+                self._bind(worker, key, backlog, permissions)
+            case _:
+                # It waits for an answer, whatever it has asked.
+                self._refuse(worker, errno.EINVAL, "this is no address to listen on")
+
+    def _refuse(self, worker: Worker, number: int, text: str) -> None:
+        self._links[worker.id].say({"bound": {"errno": number, "text": text}})
+
     def _bind(self, worker: Worker, key: list[Any], backlog: int, permissions: int | None) -> None:
-        link = self._links[worker.id]
         try:
             shared = self._shared.get(tuple(key)) or self._open(key, backlog, permissions)
             words, fds = shared.group.join(worker, self._say) if shared.group else ({}, [])
-        except (OSError, BindError) as error:
-            # A BindError has a sentence and no number: a descriptor that does not listen.
+        except (OSError, BindError, OverflowError, ValueError) as error:
+            # A BindError has a sentence and no number, as for a descriptor that does not
+            # listen; a port above 65535 and a path with a zero byte have errors of Python's.
             number = getattr(error, "errno", None) or errno.EINVAL
-            text = getattr(error, "strerror", None) or str(error)
-            link.say({"bound": {"errno": number, "text": text}})
+            self._refuse(worker, number, getattr(error, "strerror", None) or str(error))
+            opened = self._shared.get(tuple(key))
+            if opened is not None and not opened.users:
+                self._release(worker.id, tuple(key))
             return
         shared.users.add(worker.id)
-        link.say({"bound": words}, [shared.sock.fileno(), *fds])
+        self._links[worker.id].say({"bound": words}, [shared.sock.fileno(), *fds])
         if shared.group is not None:
             shared.group.introduce(worker, self._say)
 
@@ -552,6 +580,19 @@ def _become_user(uid: int | None, gid: int | None) -> None:
 
 def _is_default(number: int) -> bool:
     return signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+
+
+# Host, port, path, descriptor, which one of that address in a worker, and IPv6 only.
+_KEY = (str | None, int, str, int, int, bool)
+
+
+def _is_key(thing: object) -> bool:
+    """Tell whether a worker has named an address; it may be in somebody else's hands."""
+    return (
+        isinstance(thing, list)
+        and len(thing) == len(_KEY)
+        and all(isinstance(value, kind) for value, kind in zip(thing, _KEY, strict=True))
+    )
 
 
 def _shortest(path: str) -> str:

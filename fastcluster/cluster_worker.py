@@ -25,7 +25,6 @@ from fastcluster.channel import Channel
 from fastcluster.emitter import Emitter
 from fastcluster.errors import EXIT_OK
 from fastcluster.link import Link, message_of
-from fastcluster.server import Server
 
 # How often a server that is being closed is asked whether its time is over.
 _DRAIN_POLL_MS = 100
@@ -148,7 +147,10 @@ class WorkerRole:
         self._keys: list[tuple[http.Server | None, sockets.Address, list[Any]]] = []
         self._leaving = False
         self._ended = False
-        self._waiting_in: Server | None = None
+        self._waits_in_server = False
+        self._bell, self._bell_rope = os.pipe()
+        os.set_blocking(self._bell, False)
+        os.set_blocking(self._bell_rope, False)
 
     # ---- what servers ask
 
@@ -159,7 +161,12 @@ class WorkerRole:
 
         The seat says how this worker shares the socket; None: it just accepts from it.
         """
-        taken = [key[4] for _, address, key in self._keys if address == where]
+        # An address of a server that is just closing may be had again.
+        taken = [
+            key[4]
+            for server, address, key in self._keys
+            if address == where and (server is None or server.listening)
+        ]
         index = next(i for i in range(len(taken) + 1) if i not in taken)
         path = where.path
         if path and not path.startswith("@"):
@@ -176,7 +183,8 @@ class WorkerRole:
 
     def opened(self, server: http.Server) -> None:
         """Take a server that has just begun to listen into the loop."""
-        self._opened.append(server)
+        if server not in self._opened:  # it may have closed and listened again meanwhile
+            self._opened.append(server)
         self.wake()
         if self._keys and self._keys[-1][0] is None:
             self._keys[-1] = (server, *self._keys[-1][1:])
@@ -232,7 +240,9 @@ class WorkerRole:
             self.link.say({"listening": _described(server)})
 
     def _is_over(self) -> bool:
-        if self._servers or self._opened:
+        if self._leaving and self._servers:
+            return False
+        if any(server.holds_worker for server in (*self._servers, *self._opened)):
             return False
         waits = self.worker.has_listeners("message") or self._events.has_listeners("message")
         asked = self.worker.exited_after_disconnect is not None
@@ -240,20 +250,26 @@ class WorkerRole:
 
     def _turn_one(self, server: http.Server) -> None:
         """Let the one server wait for us, too, so that a request costs no Python here."""
-        loop = self._waiting_in = server.turns
+        loop = server.turns
         fd = self.link.channel.fileno()
         loop.watch(fd, self._receive)
+        loop.watch(self._bell, self._silence)
+        self._waits_in_server = True
         try:
             loop.run(-1 if server.listening else _DRAIN_POLL_MS)
         finally:
-            self._waiting_in = None
+            self._waits_in_server = False
+            loop.unwatch(self._bell)
             loop.unwatch(fd)
 
     def wake(self) -> None:
         """Come back from the one server's loop: a handler has left us something to do."""
-        if self._waiting_in is not None:
-            self._waiting_in.post(_do_nothing)
-            self._waiting_in = None
+        if self._waits_in_server:
+            self._waits_in_server = False
+            os.write(self._bell_rope, b"!")
+
+    def _silence(self) -> None:
+        os.read(self._bell, 1)
 
     def _turn_all(self) -> None:
         poll = select.poll()
@@ -273,9 +289,10 @@ class WorkerRole:
             self._servers.remove(server)
             server.shut()
             self._left(server)
-        for entry in [e for e in self._keys if e[0] is not None and not e[0].listening]:
+        for entry in [e for e in self._keys if e[0] is not None and not e[0].holds_socket]:
             self._keys.remove(entry)
-            self.link.say({"close": {"key": entry[2]}})
+            if all(key != entry[2] for _, _, key in self._keys):
+                self.link.say({"close": {"key": entry[2]}})
 
     def _left(self, server: http.Server) -> None:
         """Give the seat of a server back once nothing reads its inbox any more."""
@@ -345,10 +362,6 @@ class WorkerRole:
         self.worker.state = "disconnected"
         self.worker.emit("disconnect")
         self._events.emit("disconnect", self.worker)
-
-
-def _do_nothing() -> None:
-    """Let the loop return."""
 
 
 def live(

@@ -18,6 +18,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -86,6 +87,7 @@ class Driver(Protocol):
         self, where: sockets.Address, backlog: int, permissions: int | None
     ) -> tuple[Any, Seat | None]: ...
     def opened(self, server: Server) -> None: ...
+    def wake(self) -> None: ...
     def run(self) -> None: ...
 
 
@@ -141,6 +143,7 @@ class Server(Emitter):
         self._access: log.AccessLog | None = None
         self._announcements: list[Callable[[], object]] = []
         self._serving = False
+        self._closing = False  # close() was called and the loop has still to hear of it
         self._guest: Guest | None = None  # while an async handler is served
         self._stop_at: float | None = None  # on the monotonic clock, once it drains
         self.fd: int | None = None  # the descriptor that listen() was given
@@ -148,10 +151,16 @@ class Server(Emitter):
         self.seat: Seat | None = None  # among the cluster's workers that share it
         self._most: int | None = None
         self._drops = False
+        self.holds_worker = True  # a cluster's worker stays for it, see unref()
 
     @property
     def listening(self) -> bool:
         """True from listen() to close()."""
+        return self._socket is not None and not self._closing
+
+    @property
+    def holds_socket(self) -> bool:
+        """True from listen() until the loop has heard of close()."""
         return self._socket is not None
 
     def listen(
@@ -172,8 +181,9 @@ class Server(Emitter):
         port 0 is any that is free, see address().  path: a unix socket instead.
         Clients can connect from now on and are served once serve_forever() is
         entered, which is also when callback() is called.  Raises OSError with
-        its errno if the address cannot be had, RuntimeError if the server
-        listens already.  In a cluster's worker the primary binds, so that all
+        its errno if the address cannot be had, ValueError for a port that there
+        is none of, RuntimeError if the server listens already or still serves
+        what it has accepted since a close().  In a cluster's worker the primary binds, so that all
         workers share the address; exclusive: this process binds for itself.
         reuse_port: so does it, with SO_REUSEPORT, so that others may have the
         same address, and the kernel spreads connections.  ipv6_only: False lets
@@ -181,8 +191,15 @@ class Server(Emitter):
         descriptor that listens already; in a worker it is the primary's.
         (Node: server.listen)
         """
-        if self._socket is not None:
+        if self.listening:
             raise RuntimeError(f"the server listens already, on {self.address()}: close it first")
+        if self._loop is not None:
+            raise RuntimeError(
+                "the server still serves what it accepted before close(): create another one"
+            )
+        if not 0 <= port <= 65535:
+            # The resolver would take the rest of a division.
+            raise ValueError(f"a port is a number from 0 to 65535, not {port}")
         if fd is not None:
             where = sockets.Address(fd=fd)
         elif path:
@@ -275,9 +292,41 @@ class Server(Emitter):
         being served closes at once.
         """
         if self._serving and self._loop is not None:
+            self._closing = True
             self._loop.post(self._drain)
         else:
             self._shut()
+
+    def take(self, connection: socket.socket) -> Server:
+        """Serve a connection that somebody else has accepted, such as a cluster's primary.
+
+        The socket belongs to the server from now on.  Called on the loop's thread: from a
+        handler or a listener of an event.  Raises RuntimeError if the server does not listen,
+        after which the socket is still the caller's.  (Node: server.emit("connection", socket))
+        """
+        if not self.listening:
+            raise RuntimeError("the server does not listen: call listen() first")
+        connection.setblocking(False)
+        self.turns.take_over(connection.detach())
+        return self
+
+    def unref(self) -> Server:
+        """Let a cluster's worker end though this server is open, if nothing else holds it.
+
+        The worker serves as long as it stays; told to leave it finishes what runs, as ever.
+        serve_forever() does not mind.  (Node: server.unref)
+        """
+        return self._hold(False)
+
+    def ref(self) -> Server:
+        """Take unref() back.  (Node: server.ref)"""
+        return self._hold(True)
+
+    def _hold(self, holds: bool) -> Server:
+        self.holds_worker = holds
+        if _cluster is not None:
+            _cluster.wake()
+        return self
 
     @property
     def max_connections(self) -> int | None:
@@ -389,6 +438,7 @@ class Server(Emitter):
         listening, self._socket = self._socket, None
         access, self._access = self._access, None
         self._stop_at = None
+        self._closing = False
         if loop is not None:
             loop.close()
         if listening is not None:

@@ -107,11 +107,21 @@ class Link:
     def receive(self) -> Iterator[tuple[dict[str, Any], list[int]]]:
         """Yield the frames that have arrived, each with its descriptors."""
         for frame, fds in self.channel.receive():
-            if isinstance(frame, dict) and len(frame) == 1:
+            if isinstance(frame, dict) and len(frame) == 1 and self._fits(frame):
                 yield frame, fds
                 continue
             for fd in fds:
                 os.close(fd)
+
+    def _fits(self, frame: dict[str, Any]) -> bool:
+        """Tell whether a message has the form that was agreed on.
+
+        Above all nobody can have a side unpickle that never said that it would.
+        """
+        if "user" not in frame:
+            return True
+        body = frame["user"]
+        return isinstance(body, dict) and list(body) == ["pickle" if self._rich else "json"]
 
     def close(self) -> None:
         """Close this end; the other reads EOF.  What still waited is lost."""

@@ -278,7 +278,8 @@ def _remove_stale(address: Address) -> None:
     if result not in (errno.ECONNREFUSED, errno.ENOENT):
         if result in (0, errno.EAGAIN):
             result = errno.EADDRINUSE
-        raise BindError(_why_not_unix(address, OSError(result, os.strerror(result))))
+        error = OSError(result, os.strerror(result))
+        raise BindError(_why_not_unix(address, error)) from error
     with contextlib.suppress(OSError):
         os.unlink(address.path)
 

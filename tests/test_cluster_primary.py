@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from cluster_parts import ran
 
 
@@ -38,6 +39,7 @@ def test_events_come_in_order_on_the_worker_first(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.node("test-cluster-kill-infinite-loop", "test-cluster-worker-death")
 def test_an_exit_code_and_a_signal_are_told_apart(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -144,6 +146,7 @@ def test_messages_that_are_sent_before_an_exit_arrive(tmp_path: Path) -> None:
     assert said == [[7, 3000]]
 
 
+@pytest.mark.node("test-cluster-disconnect-with-no-workers")
 def test_disconnect_without_workers_calls_back_later(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -156,6 +159,7 @@ def test_disconnect_without_workers_calls_back_later(tmp_path: Path) -> None:
     assert said == [["first"], ["back"]]
 
 
+@pytest.mark.node("test-cluster-disconnect-idle-worker")
 def test_disconnect_right_after_fork(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -173,6 +177,7 @@ def test_disconnect_right_after_fork(tmp_path: Path) -> None:
     assert said == [[0, None], [0, None], ["back", 0]]
 
 
+@pytest.mark.node("test-cluster-worker-forced-exit")
 def test_an_accidental_disconnect_ends_the_worker(tmp_path: Path) -> None:
     said = ran(
         tmp_path,

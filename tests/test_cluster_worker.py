@@ -3,10 +3,12 @@
 import errno
 from pathlib import Path
 
+import pytest
 from cluster_parts import Program, is_gone, ran
 from crew import until
 
 
+@pytest.mark.node("test-cluster-listening-port")
 def test_port_0_is_the_same_port_for_all_workers(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -30,6 +32,7 @@ def test_port_0_is_the_same_port_for_all_workers(tmp_path: Path) -> None:
     assert said == [["127.0.0.1", 4, None, 1], ["served"], ["gone", 0]]
 
 
+@pytest.mark.node("test-cluster-eaddrinuse")
 def test_a_bind_error_is_an_oserror_in_the_worker_and_can_be_retried(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -68,6 +71,7 @@ def test_a_bind_error_is_an_oserror_in_the_worker_and_can_be_retried(tmp_path: P
     assert said == [[True], ["at last"], [0, None, True]]
 
 
+@pytest.mark.node("test-cluster-net-listen-relative-path")
 def test_a_unix_socket_with_a_long_path_is_shared_and_removed(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -91,6 +95,7 @@ def test_a_unix_socket_with_a_long_path_is_shared_and_removed(tmp_path: Path) ->
     assert said == [[-1, True], [0, False]]
 
 
+@pytest.mark.node("test-cluster-port-reuse-between-workers")
 def test_the_second_listen_on_a_port_in_one_worker_fails(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -132,6 +137,7 @@ def test_two_servers_in_one_worker_are_both_served(tmp_path: Path) -> None:
     assert said == [[["a", "b"]]]
 
 
+@pytest.mark.node("test-cluster-rr-handle-close")
 def test_a_worker_ends_when_its_only_server_is_closed(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -153,6 +159,7 @@ def test_a_worker_ends_when_its_only_server_is_closed(tmp_path: Path) -> None:
     assert said == [["last"], [0, False]]
 
 
+@pytest.mark.node("test-cluster-server-restart-none")
 def test_closing_and_listening_again_works_while_another_has_the_port(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -181,6 +188,7 @@ def test_closing_and_listening_again_works_while_another_has_the_port(tmp_path: 
     assert said == [[2, 1, "x"]]
 
 
+@pytest.mark.node("test-cluster-primary-kill")
 def test_a_primary_that_is_killed_leaves_no_worker(tmp_path: Path) -> None:
     program = Program(
         tmp_path,
@@ -205,6 +213,7 @@ def test_a_primary_that_is_killed_leaves_no_worker(tmp_path: Path) -> None:
     until(lambda: all(is_gone(pid) for pid in pids), "the workers' end")
 
 
+@pytest.mark.node("test-cluster-primary-error")
 def test_an_error_in_the_primary_ends_it_and_all_workers(tmp_path: Path) -> None:
     program = Program(
         tmp_path,
@@ -226,6 +235,7 @@ def test_an_error_in_the_primary_ends_it_and_all_workers(tmp_path: Path) -> None
     until(lambda: is_gone(pid), "the worker's end")
 
 
+@pytest.mark.node("test-cluster-kill-disconnect")
 def test_a_worker_that_disconnects_or_kills_itself_has_meant_it(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -248,6 +258,7 @@ def test_a_worker_that_disconnects_or_kills_itself_has_meant_it(tmp_path: Path) 
     assert said == [["disconnect", True], ["exit", True, 0]] * 2
 
 
+@pytest.mark.node("test-cluster-worker-disconnect")
 def test_the_disconnect_handler_of_a_worker_chooses_its_exit_code(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -268,6 +279,7 @@ def test_the_disconnect_handler_of_a_worker_chooses_its_exit_code(tmp_path: Path
     assert said == [["disconnected", False], ["dead", True, 42]]
 
 
+@pytest.mark.node("test-cluster-worker-wait-server-close")
 def test_what_is_under_way_is_served_before_a_worker_leaves(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -317,6 +329,7 @@ def test_an_exclusive_listener_is_the_workers_own(tmp_path: Path) -> None:
     assert said == [["own"], ["own"], ["back"]]
 
 
+@pytest.mark.node("test-listen-fd-cluster")
 def test_a_worker_listens_on_a_descriptor_of_the_primary(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -358,6 +371,11 @@ def test_a_worker_listens_on_a_descriptor_of_the_primary(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.node(
+    "test-cluster-net-reuseport",
+    differs="The primary hears of it all the same: `listening` is emitted, and disconnect() "
+    "closes it.",
+)
 def test_reuse_port_binds_in_the_worker_and_lets_others_in(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -389,6 +407,7 @@ def test_reuse_port_binds_in_the_worker_and_lets_others_in(tmp_path: Path) -> No
     assert said == [[True], [1, "x"], ["back"]]
 
 
+@pytest.mark.node("test-cluster-net-listen-ipv6only-none")
 def test_ipv6_alone_and_with_ipv4(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -404,11 +423,77 @@ def test_ipv6_alone_and_with_ipv4(tmp_path: Path) -> None:
             cluster.fork()
         else:
             both = http.create_server(lambda request: "x").listen(0, "::", ipv6_only=False)
-            six = http.create_server(lambda request: "x").listen(0, "::")
-            port = six.address().port
-            four = http.create_server(lambda request: "x").listen(port, "0.0.0.0")
+            four = http.create_server(lambda request: "x").listen(0, "0.0.0.0")
+            six = http.create_server(lambda request: "x").listen(four.address().port, "::")
             socket.create_connection(("127.0.0.1", both.address().port), timeout=10).close()
         cluster.run()
         """,
     )
     assert said == [[[["0.0.0.0", 4], ["::", 6], ["::", 6]]]]
+
+
+def test_what_a_handler_leaves_to_do_is_done_at_once(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        import threading
+        if cluster.is_primary:
+            ports, sizes = [], []
+            @cluster.on("listening")
+            def listening(worker, address):
+                ports.append(address.port)
+                if len(ports) == 1:
+                    # A thread, since the handler asks this loop to bind.
+                    threading.Thread(target=get, args=ports).start()
+                else:
+                    say(sum(sizes), get(address.port))
+                    worker.disconnect()
+            cluster.on("message", lambda worker, text, handle: sizes.append(len(text)))
+            cluster.fork()
+        else:
+            def answer(request):
+                # More than the channel takes at once.
+                for _ in range(20):
+                    cluster.worker.send("x" * 500_000)
+                http.create_server(lambda request: "second").listen(0)
+            http.create_server(answer).listen(0)
+        cluster.run()
+        """,
+    )
+    assert said == [[10_000_000, "second"]]
+
+
+def test_a_server_listens_again_once_it_is_closed(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        server = http.create_server(lambda request: "x")
+        if cluster.is_primary:
+            ports = []
+            @cluster.on("listening")
+            def listening(worker, address):
+                ports.append(address.port)
+                if len(ports) == 1:
+                    worker.send("again")
+                else:
+                    say(get(address.port))
+                    worker.disconnect()
+            cluster.fork()
+        else:
+            @cluster.worker.on("message")
+            def again(message, handle):
+                server.close()
+                assert not server.listening
+                try:
+                    server.listen(0)
+                except RuntimeError as error:
+                    say(str(error))
+                http.create_server(lambda request: "x").listen(0)
+            server.listen(0)
+            server.close()
+            server.listen(0)
+        cluster.run()
+        """,
+    )
+    refused = ["the server still serves what it accepted before close(): create another one"]
+    assert said == [refused, ["x"]]

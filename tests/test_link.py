@@ -97,3 +97,13 @@ def test_a_frame_that_makes_no_sense_is_passed_over() -> None:
     assert messages(theirs) == [("after", None)]
     ours.close()
     theirs.close()
+
+
+def test_nobody_has_a_side_unpickle_that_never_said_so() -> None:
+    ours, theirs = links()
+    for body in ({"pickle": "x"}, {"json": 1, "pickle": "x"}, [], None):
+        ours.say({"user": body})
+    ours.send_message("after")
+    assert messages(theirs) == [("after", None)]
+    ours.close()
+    theirs.close()
