@@ -192,6 +192,7 @@ class PrimaryRole:
         self._failures = 0
         self._replacing_failed = False
         self._ending = False
+        self._heeded: Sequence[int] = ()
         self._running = False
         self.generation = 1
         # What keeps the number of workers, if somebody does.
@@ -304,6 +305,7 @@ class PrimaryRole:
             raise RuntimeError("cluster.run() runs already")
         self._running = True
         numbers = [signal.SIGCHLD, *filter(_is_default, (signal.SIGTERM, signal.SIGINT))]
+        self._heeded = numbers
         pipe = SignalPipe(numbers)
         try:
             self._reap()
@@ -360,7 +362,9 @@ class PrimaryRole:
                 streams[fd].flush()
                 streams[fd].receive()
         for number in pipe.read():
-            self._signalled(number)
+            # The pipe also hears signals that the program handles itself.
+            if number in self._heeded:
+                self._signalled(number)
         self._act_in_time()
 
     def _signalled(self, number: int) -> None:

@@ -261,3 +261,30 @@ def test_a_broadcast_reaches_every_worker(tmp_path: Path) -> None:
     # The workers may speak before the primary does.
     assert said.count(["taken", True]) == 1
     assert said.count([{"all": 1}]) == 3
+
+
+def test_a_signal_that_the_program_handles_itself_ends_nothing(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            signal.signal(signal.SIGUSR1, lambda number, frame: say("heard"))
+            @cluster.on("listening")
+            def listening(worker, address):
+                os.kill(os.getpid(), signal.SIGUSR1)
+                worker.send("pong?")
+            @cluster.on("message")
+            def message(worker, text, handle):
+                say(text, worker.exited_after_disconnect)
+                worker.kill()
+            @cluster.on("exit")
+            def died(worker, code, signal):
+                say(signal)
+            cluster.fork()
+        else:
+            http.create_server(lambda request: "x").listen(0)
+            cluster.worker.on("message", lambda text, handle: cluster.worker.send("pong"))
+        cluster.run()
+        """,
+    )
+    assert said == [["heard"], ["pong", None], ["SIGTERM"]]
