@@ -1,13 +1,15 @@
 """The worker's side of a cluster: asks the primary to bind, serves, and leaves when told.
 
-Law: the channel's EOF means that the primary is dead, and then this process ends at once.
-It knows the servers of its own process only, and no other worker.
+Law: the channel's EOF means that the primary is dead, and then this process serves what it
+has accepted, for as long as its servers may take at their end, and ends, whatever it does
+otherwise.  It knows the servers of its own process only, and no other worker.
 """
 
 from __future__ import annotations
 
 import atexit
 import dataclasses
+import fcntl
 import functools
 import json
 import os
@@ -23,6 +25,7 @@ from typing import Any
 from fastcluster import child_process, http, program, sockets
 from fastcluster.channel import Channel
 from fastcluster.children import Driver, Watch, family
+from fastcluster.config import Config
 from fastcluster.emitter import Emitter
 from fastcluster.errors import EXIT_OK
 from fastcluster.link import Handle, Link, message_of
@@ -30,6 +33,9 @@ from fastcluster.server import Server
 
 # How often a server that is being closed is asked whether its time is over.
 _DRAIN_POLL_MS = 100
+# What an orphan has for its end, beside the time for what it serves.
+ORPHANS_END_S = 1.0
+_HANGUP = getattr(select, "POLLRDHUP", select.POLLHUP)
 # How a worker that is a fresh interpreter learns what it is: its pid, the channel's descriptor,
 # and its Birth as JSON.
 VARIABLE = "FASTCLUSTER_WORKER_CHANNEL"
@@ -145,6 +151,8 @@ class WorkerRole:
         self._keys: list[tuple[http.Server | None, sockets.Address, list[Any]]] = []
         self._leaving = False
         self._ended = False
+        self._hung_up = False  # the primary lives and wants nothing more of us
+        self._orphaned = False
         self._waits_in_server = False
         self._driver: Driver | None = None
         self.link.wake = self.wake
@@ -211,6 +219,7 @@ class WorkerRole:
             self._forget_closed()
             if self._is_over():
                 self._end()
+                self._leave_if_orphan()
                 return
             if self._opened or self._frames:
                 continue
@@ -237,6 +246,12 @@ class WorkerRole:
             driver.end()
         if not self._ended:
             self._end()
+        self._leave_if_orphan()
+
+    def _leave_if_orphan(self) -> None:
+        # The rest of the program is for a worker, and there is no cluster any more.
+        if self._orphaned:
+            sys.exit(EXIT_OK)
 
     @property
     def busy(self) -> bool:
@@ -347,12 +362,56 @@ class WorkerRole:
 
     def _receive(self) -> None:
         self._frames.extend(self.link.receive())
-        if self.link.channel.eof and not self._ended:
-            self._hear_frames()
+        if not self.link.channel.eof or self._ended or self._orphaned:
+            return
+        self._hear_frames()
+        if self._hung_up or not self._serves:
             self._ended = True
             self.link.close()
             self._tell_disconnected()
             sys.exit(EXIT_OK)
+        self._be_orphan()
+
+    @property
+    def _serves(self) -> bool:
+        return any(server.listening or not server.is_over() for server in self._servers)
+
+    def _be_orphan(self) -> None:
+        """Serve what was accepted, since the primary has died, and leave."""
+        self._orphaned = True
+        child_process.leave_within(self._grace_s())
+        self.link.close()
+        self._tell_disconnected()
+        self._leaving = True
+        for server in self._servers:
+            server.drain(last=True)
+
+    def _grace_s(self) -> float:
+        """Return how long an orphan may take, in seconds, a moment for its end included."""
+        servers = (*self._servers, *self._opened)
+        each = [server.config.timeout_graceful_s for server in servers]
+        return max(each, default=Config().timeout_graceful_s) + ORPHANS_END_S
+
+    def watch_primary(self) -> None:
+        """Have the kernel tell by a signal when the primary dies, also a worker that is busy.
+
+        Python code is interrupted by it anywhere; from then on a thread of faulthandler's
+        watches over the end, which needs nothing of Python.
+        """
+        signal.signal(signal.SIGIO, self._something_at_channel)
+        # It comes with every message as well, and calls of other people's go on then.
+        signal.siginterrupt(signal.SIGIO, False)
+        fd = self.link.channel.fileno()
+        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+        self._something_at_channel()  # it may have died before
+
+    def _something_at_channel(self, number: int = 0, frame: object = None) -> None:
+        if not self._ended and not self._orphaned and self.link.connected:
+            poll = select.poll()
+            poll.register(self.link.channel.fileno(), _HANGUP)
+            if poll.poll(0):
+                child_process.leave_within(self._grace_s())
 
     def _hear_frames(self) -> None:
         while self._frames:
@@ -364,6 +423,8 @@ class WorkerRole:
                 continue
             for fd in fds:
                 os.close(fd)
+            if "hung_up" in frame:
+                self._hung_up = True
             if "disconnect" in frame:
                 self._leave(**frame["disconnect"])
 
@@ -386,12 +447,15 @@ class WorkerRole:
 
     def drop(self) -> None:
         """Close the channel without a word."""
+        self._hung_up = True
         self.link.hang_up()
 
     def _end(self) -> None:
         if self._ended:
             return
         self._ended = True
+        if self._orphaned:
+            return
         self.link.flush_within(child_process.LAST_WORDS_S)
         self.link.close()
         self._tell_disconnected()
@@ -435,6 +499,7 @@ def live(
 def _begin(role: WorkerRole) -> bool:
     """Come online; False if the primary died before that."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the primary tells us
+    role.watch_primary()
     delay_s = role.birth.delay_s
     if delay_s > 0 and not _wait(role.link, delay_s):
         return False
@@ -484,7 +549,7 @@ def _wait(link: Link, delay_s: float) -> bool:
     """Sleep; False as soon as the primary is dead."""
     poll = select.poll()
     # Only the end of the channel wakes us: what is said meanwhile is heard later.
-    poll.register(link.channel.fileno(), getattr(select, "POLLRDHUP", select.POLLHUP))
+    poll.register(link.channel.fileno(), _HANGUP)
     return not poll.poll(delay_s * 1000)
 
 

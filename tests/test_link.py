@@ -140,7 +140,7 @@ def test_what_is_no_socket_is_no_handle(tmp_path: Path) -> None:
     closed.close()
     with open(tmp_path / "file", "w") as file:
         for wrong in (file, closed, "a word", SimpleNamespace(sockets=())):
-            with pytest.raises(TypeError, match="a handle is an? "):
+            with pytest.raises(TypeError, match=r"a handle is an? "):
                 ours.send_message("take it", wrong)  # type: ignore[arg-type]
     assert messages(theirs) == []
     ours.close()
