@@ -127,6 +127,41 @@ def test_ten_megabytes_and_a_socket_arrive_together(tmp_path: Path) -> None:
     assert said == [[10_000_000, "through"]]
 
 
+def test_a_server_is_sent_and_both_accept_from_it(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            sock = socket.create_server(("127.0.0.1", 0))
+            worker = cluster.fork()
+            assert worker.send("serve", sock)
+            cluster.on("listening", lambda worker, address: worker.send("go"))
+            @worker.on("message")
+            def served(port, back):
+                say(port == sock.getsockname()[1] == back.getsockname()[1], get(port))
+                # Ours is still there, when the worker and its handle are gone.
+                worker.on("exit", lambda code, name: say(code, accepts(back)))
+                worker.disconnect()
+
+            def accepts(server):
+                with socket.create_connection(sock.getsockname()) as client:
+                    server.accept()[0].sendall(b"primary")
+                    return client.recv(100).decode()
+        else:
+            @cluster.worker.on("message")
+            def told(what, handle):
+                global server
+                if what == "serve":
+                    server = http.create_server(lambda request: "worker")
+                    server.listen(fd=handle.fileno(), exclusive=True)
+                else:
+                    cluster.worker.send(server.address().port, server)
+        cluster.run()
+        """,
+    )
+    assert said == [[True, "worker"], [0, "primary"]]
+
+
 def test_messages_that_are_sent_before_an_exit_arrive(tmp_path: Path) -> None:
     said = ran(
         tmp_path,

@@ -55,7 +55,8 @@ LAYERS = {
     "asgi": 36,
     "wsgi_call": 30,
     "wsgi_environ": 30,
-    "child_process": 32,
+    "children": 32,
+    "child_process": 33,
     "wsgi_pool": 32,
     "native": 35,
     "native_async": 36,
@@ -76,7 +77,7 @@ LAYERS = {
     "privileges": 15,
     "http": 40,
     "emitter": 30,
-    "link": 32,
+    "link": 31,
     "stdio": 31,
     "program": 30,
     "cluster_worker": 45,
@@ -120,6 +121,7 @@ BYTES = (
         "app",
         "app_async",
         "app_exchange",
+        "children",
         "cli",
         "cluster",
         "cluster_primary",
@@ -232,7 +234,7 @@ def test_one_verb_one_file_in_c(verb: str, owners: set[str]) -> None:
 
 PYTHON_VERBS = [
     (r"\bos\.fork\(", {"child_process.py"}),
-    (r"\bos\.(waitpid|kill)\b", {"seating.py", "cluster_primary.py"}),
+    (r"\bos\.(waitpid|kill)\b", {"seating.py", "children.py"}),
     (r"\.bind\((?!\*)", {"sockets.py"}),
     # Which loop's thread waits, and the one wait of a handler that writes too much.
     (r"\bwith nogil:", {"server.pyx", "exchange.pyx", "round_robin.pyx"}),
@@ -240,7 +242,7 @@ PYTHON_VERBS = [
     (r"(?m)^EXIT_\w+(: \w+)? = \d+$", {"errors.py"}),
     (r"\bhttptools\b", {"parser.pyx", "cli.py"}),
     # A worker is given variables; only config.py reads them.
-    (r"\bos\.(environ|getenv)\b", {"config.py", "cluster_worker.py"}),
+    (r"\bos\.(environ|getenv)\b", {"config.py", "child_process.py", "cluster_worker.py"}),
 ]
 
 
