@@ -189,6 +189,7 @@ class PrimaryRole:
         self._replacing_failed = False
         self._ending = False
         self._running = False
+        self._stops: set[signal.Signals] = set()
         self.generation = 1
         # What keeps the number of workers, if somebody does.
         self.after_exit: Callable[[Worker], None] | None = None
@@ -292,8 +293,8 @@ class PrimaryRole:
         if self._running:
             raise RuntimeError("cluster.run() runs already")
         self._running = True
-        numbers = [signal.SIGCHLD, *filter(_is_default, (signal.SIGTERM, signal.SIGINT))]
-        pipe = SignalPipe(numbers)
+        self._stops = set(filter(_is_default, (signal.SIGTERM, signal.SIGINT)))
+        pipe = SignalPipe([signal.SIGCHLD, *self._stops])
         try:
             self._reap()
             while self._tell_later() or self.workers:
@@ -350,6 +351,8 @@ class PrimaryRole:
     def _signalled(self, number: int) -> None:
         if number == signal.SIGCHLD:
             self._reap()
+        elif number not in self._stops:
+            return  # the pipe also hears what the program handles itself
         elif self._ending:
             for worker in self.workers.values():
                 worker.kill(signal.SIGKILL)

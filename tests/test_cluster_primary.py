@@ -261,3 +261,31 @@ def test_a_broadcast_reaches_every_worker(tmp_path: Path) -> None:
     # The workers may speak before the primary does.
     assert said.count(["taken", True]) == 1
     assert said.count([{"all": 1}]) == 3
+
+
+def test_signals_that_the_program_handles_itself_end_nothing(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            for number in (signal.SIGUSR1, signal.SIGTERM):
+                signal.signal(number, lambda number, frame: say(signal.Signals(number).name))
+            @cluster.on("listening")
+            def listening(worker, address):
+                os.kill(os.getpid(), signal.SIGUSR1)
+                os.kill(os.getpid(), signal.SIGTERM)
+                worker.send("go on")
+            @cluster.on("message")
+            def message(worker, text, handle):
+                say(text, worker.exited_after_disconnect)
+                os.kill(os.getpid(), signal.SIGINT)     # which it does not handle
+            cluster.on("exit", lambda worker, code, signal: say(code,
+                worker.exited_after_disconnect))
+            cluster.fork()
+        else:
+            cluster.worker.on("message", lambda message, handle: cluster.worker.send(message))
+            http.create_server(lambda request: "x").listen(0)
+        cluster.run()
+        """,
+    )
+    assert said == [["SIGUSR1"], ["SIGTERM"], ["go on", None], [0, True]]
