@@ -384,7 +384,7 @@ class PrimaryRole:
         for fd in fds:
             os.close(fd)
         match frame:
-            case {"online": _}:
+            case {"online": _} if worker.state == "none":
                 worker.state = "online"
                 self._tell(worker, "online")
             case {"listen": question}:
