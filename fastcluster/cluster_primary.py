@@ -142,6 +142,7 @@ class PrimaryRole:
         self._failures = 0
         self._replacing_failed = False
         self._ending = False
+        self._stops: set[signal.Signals] = set()
         self.generation = 1
         # What keeps the number of workers, if somebody does.
         self.after_exit: Callable[[Worker], None] | None = None
@@ -247,8 +248,9 @@ class PrimaryRole:
         numbers, _ = child_process.without_pid_fds()
         await family.run_async([*numbers, *self._stop_signals()], self._signalled)
 
-    def _stop_signals(self) -> list[signal.Signals]:
-        return [number for number in (signal.SIGTERM, signal.SIGINT) if is_default(number)]
+    def _stop_signals(self) -> set[signal.Signals]:
+        self._stops = {n for n in (signal.SIGTERM, signal.SIGINT) if is_default(n)}
+        return self._stops
 
     def after(self, delay_s: float, action: Callable[[], object]) -> None:
         """Have the loop call action() once, delay_s seconds from now, if it runs then."""
@@ -257,6 +259,8 @@ class PrimaryRole:
     def _signalled(self, number: int) -> None:
         if number == signal.SIGCHLD:
             family.reap()
+        elif number not in self._stops:
+            return  # the pipe also hears what the program handles itself
         elif self._ending:
             for child in family.members:
                 child.kill(signal.SIGKILL)
@@ -271,7 +275,7 @@ class PrimaryRole:
 
     def _heard(self, worker: Worker, frame: dict[str, Any]) -> None:
         match frame:
-            case {"online": _}:
+            case {"online": _} if worker.state == "none":
                 worker.state = "online"
                 self._tell(worker, "online")
             case {"listen": question}:

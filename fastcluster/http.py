@@ -18,6 +18,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -280,6 +281,19 @@ class Server:
             self._loop.post(self._drain)
         else:
             self._shut()
+
+    def take(self, connection: socket.socket) -> Server:
+        """Serve a connection that somebody else has accepted, such as a cluster's primary.
+
+        The socket belongs to the server from now on.  Called on the loop's thread: from a
+        handler or a listener of an event.  Raises RuntimeError if the server does not listen,
+        after which the socket is still the caller's.  (Node: server.emit("connection", socket))
+        """
+        if not self.listening:
+            raise RuntimeError("the server does not listen: call listen() first")
+        connection.setblocking(False)
+        self.turns.take_over(connection.detach())
+        return self
 
     def unref(self) -> Server:
         """Let a cluster's worker end though this server is open, if nothing else holds it.

@@ -644,6 +644,21 @@ cdef class Server(Service):
             connection.settle()
         return 0
 
+    def take_over(self, int fd):
+        """Serve a connection that somebody else has accepted; fd is ours from now on.
+
+        It counts as one of the first listener's.  Called on the loop's thread, in a turn or
+        between two of them.
+        """
+        cdef fc_peer peer
+        if self.draining:
+            fc_conn_close(fd)
+            return
+        fc_conn_peer(fd, &peer)
+        fc_loop_refresh(&self.loop)
+        fc_slot_hold(self.slot, 1)
+        self.take_in(fd, &peer, self.listeners[0], 0)
+
     cdef int read_inbox(self) except -1:
         cdef fc_parcel parcel
         cdef fc_peer peer

@@ -6,10 +6,12 @@ import signal
 import socket
 from pathlib import Path
 
+import pytest
 from cluster_parts import Program, is_gone, ran
 from crew import until
 
 
+@pytest.mark.node("test-cluster-listening-port")
 def test_port_0_is_the_same_port_for_all_workers(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -33,6 +35,7 @@ def test_port_0_is_the_same_port_for_all_workers(tmp_path: Path) -> None:
     assert said == [["127.0.0.1", 4, None, 1], ["served"], ["gone", 0]]
 
 
+@pytest.mark.node("test-cluster-eaddrinuse")
 def test_a_bind_error_is_an_oserror_in_the_worker_and_can_be_retried(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -71,6 +74,7 @@ def test_a_bind_error_is_an_oserror_in_the_worker_and_can_be_retried(tmp_path: P
     assert said == [[True], ["at last"], [0, None, True]]
 
 
+@pytest.mark.node("test-cluster-net-listen-relative-path")
 def test_a_unix_socket_with_a_long_path_is_shared_and_removed(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -94,6 +98,7 @@ def test_a_unix_socket_with_a_long_path_is_shared_and_removed(tmp_path: Path) ->
     assert said == [[-1, True], [0, False]]
 
 
+@pytest.mark.node("test-cluster-port-reuse-between-workers")
 def test_the_second_listen_on_a_port_in_one_worker_fails(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -135,6 +140,7 @@ def test_two_servers_in_one_worker_are_both_served(tmp_path: Path) -> None:
     assert said == [[["a", "b"]]]
 
 
+@pytest.mark.node("test-cluster-rr-handle-close")
 def test_a_worker_ends_when_its_only_server_is_closed(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -156,6 +162,7 @@ def test_a_worker_ends_when_its_only_server_is_closed(tmp_path: Path) -> None:
     assert said == [["last"], [0, False]]
 
 
+@pytest.mark.node("test-cluster-server-restart-none")
 def test_closing_and_listening_again_works_while_another_has_the_port(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -184,6 +191,7 @@ def test_closing_and_listening_again_works_while_another_has_the_port(tmp_path: 
     assert said == [[2, 1, "x"]]
 
 
+@pytest.mark.node("test-cluster-primary-kill")
 def test_a_primary_that_is_killed_leaves_no_worker(tmp_path: Path) -> None:
     program = Program(
         tmp_path,
@@ -265,6 +273,7 @@ def test_an_orphan_serves_what_it_has_accepted_and_a_busy_loop_ends_too(tmp_path
         program.process.communicate()
 
 
+@pytest.mark.node("test-cluster-primary-error")
 def test_an_error_in_the_primary_ends_it_and_all_workers(tmp_path: Path) -> None:
     program = Program(
         tmp_path,
@@ -286,6 +295,7 @@ def test_an_error_in_the_primary_ends_it_and_all_workers(tmp_path: Path) -> None
     until(lambda: is_gone(pid), "the worker's end")
 
 
+@pytest.mark.node("test-cluster-kill-disconnect")
 def test_a_worker_that_disconnects_or_kills_itself_has_meant_it(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -308,6 +318,7 @@ def test_a_worker_that_disconnects_or_kills_itself_has_meant_it(tmp_path: Path) 
     assert said == [["disconnect", True], ["exit", True, 0]] * 2
 
 
+@pytest.mark.node("test-cluster-worker-disconnect")
 def test_the_disconnect_handler_of_a_worker_chooses_its_exit_code(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -328,6 +339,7 @@ def test_the_disconnect_handler_of_a_worker_chooses_its_exit_code(tmp_path: Path
     assert said == [["disconnected", False], ["dead", True, 42]]
 
 
+@pytest.mark.node("test-cluster-worker-wait-server-close")
 def test_what_is_under_way_is_served_before_a_worker_leaves(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -377,6 +389,7 @@ def test_an_exclusive_listener_is_the_workers_own(tmp_path: Path) -> None:
     assert said == [["own"], ["own"], ["back"]]
 
 
+@pytest.mark.node("test-listen-fd-cluster")
 def test_a_worker_listens_on_a_descriptor_of_the_primary(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -418,6 +431,11 @@ def test_a_worker_listens_on_a_descriptor_of_the_primary(tmp_path: Path) -> None
     ]
 
 
+@pytest.mark.node(
+    "test-cluster-net-reuseport",
+    differs="The primary hears of it all the same: `listening` is emitted, and disconnect() "
+    "closes it.",
+)
 def test_reuse_port_binds_in_the_worker_and_lets_others_in(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -449,6 +467,7 @@ def test_reuse_port_binds_in_the_worker_and_lets_others_in(tmp_path: Path) -> No
     assert said == [[True], [1, "x"], ["back"]]
 
 
+@pytest.mark.node("test-cluster-net-listen-ipv6only-none")
 def test_ipv6_alone_and_with_ipv4(tmp_path: Path) -> None:
     said = ran(
         tmp_path,

@@ -185,8 +185,8 @@ def test_opening_closing_and_opening_without_a_port_leaves_nothing(tmp_path: Pat
     assert said == [[0, None, 0]]
 
 
+@pytest.mark.node("test-cluster-http-pipe")
 @pytest.mark.node(
-    "test-cluster-http-pipe",
     "test-cluster-listen-pipe-readable-writable",
     differs="The mode is the option `uds_permissions`, 0o666 by default.",
 )
@@ -265,15 +265,16 @@ IPV6 = """
     cluster.run()
 """
 
-DUAL_BY_WISH = "`ipv6_only` is True by default, so that 0.0.0.0 and :: can be had on one port."
 
-
-@pytest.mark.node("test-cluster-net-listen-ipv6only-false", differs=DUAL_BY_WISH)
+@pytest.mark.node(
+    "test-cluster-net-listen-ipv6only-false",
+    differs="`ipv6_only` is True by default, so that 0.0.0.0 and :: can be had on one port.",
+)
 def test_ipv6_and_ipv4_on_one_socket_of_all_workers(tmp_path: Path) -> None:
     assert ran(tmp_path, IPV6, "both") == [[True, ["::", 6], "x"], ["x"]]
 
 
-@pytest.mark.node("test-cluster-net-listen-ipv6only-none", differs=DUAL_BY_WISH)
+@pytest.mark.node("test-cluster-net-listen-ipv6only-none")
 def test_ipv6_alone_leaves_the_port_of_ipv4_free(tmp_path: Path) -> None:
     with socket.create_server(("0.0.0.0", 0)) as four:
         port = str(four.getsockname()[1])

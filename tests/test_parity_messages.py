@@ -6,8 +6,8 @@ import pytest
 from cluster_parts import ran
 
 
+@pytest.mark.node("test-cluster-message")
 @pytest.mark.node(
-    "test-cluster-message",
     "test-cluster-worker-events",
     differs="A send() to who is not there any more returns False; nothing emits `error`.",
 )
@@ -83,6 +83,10 @@ def test_what_is_sent_on_online_reaches_a_listener_at_the_programs_top(tmp_path:
         {"close": {"key": 7}},
         {"close": {"key": [[]]}},
         {"leaving": {}},
+        {"left": {}},
+        {"left": {"group": 99, "seat": 99}},
+        {"left": {"group": [], "seat": 0}},
+        {"left": {"group": 0, "seat": "x"}},
         {"user": {"json": 1, "pickle": "not asked for"}},
         {"user": []},
         {"bound": {}},

@@ -8,7 +8,7 @@ from cluster_parts import ran
 
 @pytest.mark.node(
     "test-cluster-setup-primary",
-    differs="`exec` is None where workers are forked from this program, `silent` is as in Node.",
+    differs="`exec` is None by default, since workers are forks of this program.",
 )
 def test_settings_have_defaults_and_reach_workers(tmp_path: Path) -> None:
     said = ran(

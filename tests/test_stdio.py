@@ -33,6 +33,7 @@ def test_what_a_silent_worker_writes_comes_to_the_primary_before_its_exit(tmp_pa
     assert said == [[200_000, "trouble", None, 3]]
 
 
+@pytest.mark.node("test-cluster-fork-stdio")
 def test_a_pipe_at_descriptor_4_goes_both_ways(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
@@ -74,6 +75,7 @@ def test_output_can_be_read_after_the_end_and_ignored(tmp_path: Path) -> None:
     assert said == [["True out\n"]]
 
 
+@pytest.mark.node("test-cluster-basic", "test-cluster-setup-primary")
 def test_exec_runs_another_script_in_a_fresh_interpreter(tmp_path: Path) -> None:
     (tmp_path / "other.py").write_text(
         "import json, os, subprocess, sys\n"
@@ -130,6 +132,7 @@ def test_a_script_to_execute_that_is_not_there_is_one_line(tmp_path: Path) -> No
     assert said[1][0].count("\n") == 1 and "there is no script nowhere.py" in said[1][0]
 
 
+@pytest.mark.node("test-cluster-advanced-serialization")
 def test_a_dict_that_holds_itself_travels_through_processes(tmp_path: Path) -> None:
     said = ran(
         tmp_path,
