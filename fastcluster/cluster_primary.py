@@ -13,7 +13,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -146,7 +146,7 @@ class PrimaryRole:
         self._failures = 0
         self._replacing_failed = False
         self._ending = False
-        self._heeded: Sequence[int] = ()
+        self._stops: set[signal.Signals] = set()
         self.generation = 1
         # What keeps the number of workers, if somebody does.
         self.after_exit: Callable[[Worker], None] | None = None
@@ -251,29 +251,28 @@ class PrimaryRole:
     def run(self) -> None:
         """Tell what happens until no worker is left; see cluster.run()."""
         self._ending = False
-        self._heeded = [signal.SIGCHLD, *self._stop_signals()]
-        with child_process.signal_pipe(self._heeded) as pipe:
+        with child_process.signal_pipe([signal.SIGCHLD, *self._stop_signals()]) as pipe:
             family.run(pipe, self._signalled)
 
     async def run_async(self) -> None:
         """Be run() as a guest of the running asyncio loop; see cluster.run_async()."""
         self._ending = False
         numbers, _ = child_process.without_pid_fds()
-        self._heeded = [*numbers, *self._stop_signals()]
-        await family.run_async(self._heeded, self._signalled)
+        await family.run_async([*numbers, *self._stop_signals()], self._signalled)
 
-    def _stop_signals(self) -> list[signal.Signals]:
-        return [number for number in (signal.SIGTERM, signal.SIGINT) if is_default(number)]
+    def _stop_signals(self) -> set[signal.Signals]:
+        self._stops = {n for n in (signal.SIGTERM, signal.SIGINT) if is_default(n)}
+        return self._stops
 
     def after(self, delay_s: float, action: Callable[[], object]) -> None:
         """Have the loop call action() once, delay_s seconds from now, if it runs then."""
         family.after(delay_s, action)
 
     def _signalled(self, number: int) -> None:
-        if number not in self._heeded:
-            return  # the pipe also hears signals that the program handles itself
         if number == signal.SIGCHLD:
             family.reap()
+        elif number not in self._stops:
+            return  # the pipe also hears what the program handles itself
         elif self._ending:
             for child in family.members:
                 child.kill(signal.SIGKILL)
@@ -288,7 +287,7 @@ class PrimaryRole:
 
     def _heard(self, worker: Worker, frame: dict[str, Any]) -> None:
         match frame:
-            case {"online": _}:
+            case {"online": _} if worker.state == "none":
                 worker.state = "online"
                 self._tell(worker, "online")
             case {"listen": question}:
