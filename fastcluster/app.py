@@ -21,7 +21,7 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol, TypeVar, overload
 
 from fastcluster import config, http, log
 from fastcluster.app_exchange import HTTPError, Request, Response
@@ -37,7 +37,15 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 Middleware = Callable[[Request, Response, Callable[..., object]], object]
 Route = Callable[..., Any]
+# A decorator of ours returns what it was given, and so a checker knows it.
+Function = TypeVar("Function", bound=Callable[..., Any])
 ErrorHandler = Callable[[Exception, Request, Response], object]
+
+
+class Decorator(Protocol):
+    """What adds a function and returns it."""
+
+    def __call__(self, function: Function, /) -> Function: ...
 
 
 class App:
@@ -93,32 +101,59 @@ class App:
 
     # ---- routes
 
+    @overload
+    def get(self, name: str) -> Decorator: ...
+    @overload
+    def get(self, name: str, handler: Function) -> Function: ...
     def get(self, name: str, handler: Route | None = None) -> Any:
         """Return a setting, or add a route for GET if the name begins with "/".
 
-        A GET route answers HEAD as well.  Like the other methods it takes the
+        A checker of types believes in the route: for it, setting() is what returns a
+        setting.  A GET route answers HEAD as well.  Like the other methods it takes the
         handler or, without one, is a decorator.  (Express: app.get)
         """
         if handler is None and not name.startswith("/"):
             return self.setting(name)
-        return self.route(name, handler, methods=("GET",))
+        return self._add_route(name, handler, ("GET",))
 
+    @overload
+    def post(self, pattern: str) -> Decorator: ...
+    @overload
+    def post(self, pattern: str, handler: Function) -> Function: ...
     def post(self, pattern: str, handler: Route | None = None) -> Any:
         """Add a route for POST; see route()."""
-        return self.route(pattern, handler, methods=("POST",))
+        return self._add_route(pattern, handler, ("POST",))
 
+    @overload
+    def put(self, pattern: str) -> Decorator: ...
+    @overload
+    def put(self, pattern: str, handler: Function) -> Function: ...
     def put(self, pattern: str, handler: Route | None = None) -> Any:
         """Add a route for PUT; see route()."""
-        return self.route(pattern, handler, methods=("PUT",))
+        return self._add_route(pattern, handler, ("PUT",))
 
+    @overload
+    def patch(self, pattern: str) -> Decorator: ...
+    @overload
+    def patch(self, pattern: str, handler: Function) -> Function: ...
     def patch(self, pattern: str, handler: Route | None = None) -> Any:
         """Add a route for PATCH; see route()."""
-        return self.route(pattern, handler, methods=("PATCH",))
+        return self._add_route(pattern, handler, ("PATCH",))
 
+    @overload
+    def delete(self, pattern: str) -> Decorator: ...
+    @overload
+    def delete(self, pattern: str, handler: Function) -> Function: ...
     def delete(self, pattern: str, handler: Route | None = None) -> Any:
         """Add a route for DELETE; see route()."""
-        return self.route(pattern, handler, methods=("DELETE",))
+        return self._add_route(pattern, handler, ("DELETE",))
 
+    @overload
+    def route(self, pattern: str, *, methods: Iterable[str] = METHODS) -> Decorator: ...
+    @overload
+    def route(
+        self, pattern: str, handler: Function, *, methods: Iterable[str] = METHODS
+    ) -> Function: ...
     def route(
         self, pattern: str, handler: Route | None = None, *, methods: Iterable[str] = METHODS
     ) -> Any:
@@ -130,16 +165,23 @@ class App:
         pattern, AppLoadError for a handler that can be called in neither form, and
         for the first async one if the application is being served already.
         """
+        return self._add_route(pattern, handler, methods)
+
+    def _add_route(self, pattern: str, handler: Route | None, methods: Iterable[str]) -> Any:
         if isinstance(methods, str):
             raise UsageError(f"methods is a list: write methods=[{methods!r}]")
         if handler is None:
-            return lambda function: self.route(pattern, function, methods=methods)
+            return lambda function: self._add_route(pattern, function, methods)
         gives_response = required_arguments(handler) == 2
         self._note(is_async(handler), handler)
         for method in methods:
             self._router.add(method.upper(), pattern, (handler, gives_response))
         return handler
 
+    @overload
+    def use(self, added: Function, /) -> Function: ...
+    @overload
+    def use(self, prefix: str, added: Function, /) -> Function: ...
     def use(self, *parts: Any) -> Any:
         """Add middleware(request, response, next), or mount an App: use([prefix,] it).
 
@@ -166,14 +208,14 @@ class App:
             self._middleware.append((prefix, added))
         return added
 
-    def error(self, kind: int | type[Exception]) -> Callable[[ErrorHandler], ErrorHandler]:
+    def error(self, kind: int | type[Exception]) -> Decorator:
         """Decorate handler(error, request, response) for a status or a class of exceptions.
 
         404 and 405 come as HTTPError.  A handler for 500 hears of every
         exception that no other handler takes, after it was logged.
         """
 
-        def add(handler: ErrorHandler) -> ErrorHandler:
+        def add(handler: Function) -> Function:
             _check_arguments(handler, 3, "error handler", "handler(error, request, response)")
             self._note(is_async(handler), handler)
             self._errors[kind] = handler

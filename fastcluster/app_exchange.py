@@ -15,7 +15,7 @@ import os
 from collections.abc import AsyncIterable, Generator, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from http.cookies import SimpleCookie
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from fastcluster import http
@@ -51,6 +51,10 @@ READING = frozenset(
 
 class Request:
     """The server's Request, with params, app, base_url, ip, and room for attributes."""
+
+    if TYPE_CHECKING:
+        # Middleware may give it any attribute, as far as a checker of types is concerned.
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def __init__(self, app: Any, request: http.Request) -> None:
         self._request: Any = request  # an AsyncRequest in an App with async handlers

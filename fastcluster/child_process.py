@@ -1,4 +1,8 @@
-"""Fork with a message channel, and signals as messages: what raising a worker stands on.
+"""Node's `child_process.fork` for Python, and below it what every fork here stands on.
+
+    child = child_process.fork("resize.py", ["photo.jpg"])
+    child.on("message", print)
+    child_process.run()
 
 `spawn(run)` forks, and the child calls `run(channel)` and leaves with the code that it
 returns.  Between the two lie the things a fork forgets to do, and they are all here: the
@@ -14,22 +18,37 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import contextvars
 import errno
 import faulthandler
+import inspect
+import json
 import logging
 import os
 import random
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import traceback
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
+from fastcluster import stdio as streams
 from fastcluster.channel import Channel, pair
-from fastcluster.errors import EXIT_UNEXPECTED
+from fastcluster.children import (
+    Abandoned,
+    ChildProcess,
+    Parent,
+    Signals,
+    family,
+    signal_number,
+)
+from fastcluster.errors import EXIT_OK, EXIT_UNEXPECTED
+from fastcluster.link import SERIALIZATIONS, Link
 
 # The descriptor: sys.stderr may be anything by the time that it is needed.
 _STDERR = 2
@@ -349,3 +368,307 @@ _HINTS: dict[int, str] = {
     signal.SIGBUS: " (a crash in native code; a worker's traceback is above)",
     signal.SIGABRT: " (native code gave up; what it said is above)",
 }
+
+
+# ---- children that programs fork
+
+# What was sent is sent, if the other side takes it at all.
+LAST_WORDS_S = 10.0
+
+# How a fresh interpreter learns that it is such a child: its pid, the channel's descriptor,
+# and the serialization, as JSON.
+VARIABLE = "FASTCLUSTER_CHILD_CHANNEL"
+
+# The process that has forked this one by fork(); it changes in a forked child.
+parent: Parent | None = None
+
+
+def fork(
+    module: str | os.PathLike[str] | Callable[..., object],
+    args: Sequence[Any] = (),
+    *,
+    cwd: str | os.PathLike[str] | None = None,
+    env: Mapping[str, object] | None = None,
+    exec_path: str | None = None,
+    exec_argv: Sequence[str] | None = None,
+    silent: bool = False,
+    stdio: Sequence[Any] | None = None,
+    uid: int | None = None,
+    gid: int | None = None,
+    detached: bool = False,
+    serialization: str = "json",
+    kill_signal: int | str = signal.SIGTERM,
+    timeout: float | None = None,
+) -> ChildProcess:
+    """Start a process that this one can talk to; its events come from run().
+
+    module: the path of a script, or the name of a module as for `python -m`, which a fresh
+    interpreter runs with args as its words; or a function, which a fork of this process
+    calls as module(*args), also an async one.  What the child is told it hears as
+    child_process.parent.on("message"), and it ends when its code is through and nobody in
+    it listens to the parent.
+
+    cwd: its folder.  env: its whole environment instead of ours.  exec_path and exec_argv:
+    another interpreter, which has fastcluster, and its flags instead of ours.  silent and
+    stdio: its streams, as in cluster.setup_primary().  uid and gid: whom it runs as.
+    detached: it leads a session of its own, which no terminal ends.  serialization: "json",
+    or "advanced" for whatever pickle can write, where both sides trust each other.
+    kill_signal: what kill() sends, and what it gets after timeout seconds.
+
+    Raises TypeError or ValueError for options that make no sense, PermissionError for
+    another uid or gid where this process is not root, RuntimeError while other threads run,
+    OSError if there is no process left.  What fails in the child alone, such as a folder
+    that is not there, is its event `error`.  (Node: child_process.fork)
+    """
+    if serialization not in SERIALIZATIONS:
+        raise ValueError(f"serialization is one of {', '.join(SERIALIZATIONS)}")
+    if stdio is not None:
+        streams.check(stdio)
+    check_identity(uid, gid)
+    if callable(module) and (exec_path is not None or exec_argv is not None):
+        raise ValueError("exec_path and exec_argv are for a script or a module, not a function")
+    if isinstance(kill_signal, str):
+        kill_signal = signal_number(kill_signal)
+    if timeout is not None and timeout <= 0:
+        raise ValueError("timeout is seconds above 0")
+
+    def live(channel: Channel) -> int:
+        if detached:
+            os.setsid()
+        if callable(module):
+            return _call(channel, module, args, cwd, env, serialization)
+        told = [os.getpid(), channel.fileno(), serialization]
+        words = [*_words_of(module), *map(str, args)]
+        environment = os.environ if env is None else {n: str(v) for n, v in env.items()}
+        return execute(
+            channel,
+            words,
+            {**environment, VARIABLE: json.dumps(told)},
+            cwd=cwd,
+            exec_path=exec_path,
+            exec_argv=exec_argv,
+        )
+
+    child = start(
+        live,
+        stdio=streams.places_of(stdio, silent),
+        uid=uid,
+        gid=gid,
+        serialization=serialization,
+        kill_signal=kill_signal,
+    )
+    if timeout is not None:
+        family.after(timeout, child.kill)
+    return child
+
+
+def start(
+    live: Callable[[Channel], int],
+    *,
+    stdio: Sequence[Any] = (),
+    uid: int | None = None,
+    gid: int | None = None,
+    serialization: str = "json",
+    kill_signal: int = signal.SIGTERM,
+) -> ChildProcess:
+    """Fork a child that calls live(channel), and serve it: what every fork() stands on.
+
+    The child has the streams and the user that were asked for, nothing of the other
+    children of this process, and no event loop; its signals are blocked as by spawn().
+    """
+    pipes = streams.Stdio(stdio)
+    loop = Abandoned()
+
+    def run(channel: Channel) -> int:
+        loop.close()
+        channel.move_above(len(pipes.streams))
+        pipes.take_over()
+        become_user(uid, gid)
+        # Nothing of the context of whoever has called fork().
+        return contextvars.Context().run(live, channel)
+
+    try:
+        forked = spawn(run, close=(family,))
+    finally:
+        pipes.forget_child()
+    link = Link(forked.channel, serialization)
+    child = ChildProcess(forked.pid, link, pipes.streams, kill_signal)
+    family.add(child)
+    return child
+
+
+def run() -> None:
+    """Serve the children until none is left and, in a child, the parent while it is heard.
+
+    It is the loop of cluster.run(), and serves a cluster's workers as well.  Raises
+    RuntimeError if it runs already, and what listeners raise.
+    """
+    with signal_pipe([signal.SIGCHLD]) as pipe:
+        family.run(pipe, lambda number: family.reap())
+
+
+async def run_async() -> None:
+    """Do what run() does, as a guest of the running asyncio loop; see cluster.run_async()."""
+    await family.run_async(*without_pid_fds())
+
+
+def without_pid_fds() -> tuple[list[int], Callable[[int], object]]:
+    """Return the signals that an asyncio loop has to hear, and what to do then.
+
+    None where the system has descriptors of processes: SIGCHLD may be somebody else's there.
+    """
+    numbers: list[int] = [] if hasattr(os, "pidfd_open") else [signal.SIGCHLD]
+    return numbers, lambda number: family.reap()
+
+
+@contextlib.contextmanager
+def signal_pipe(numbers: Iterable[int]) -> Iterator[Signals]:
+    """Have a SignalPipe for a while; nothing is heard by it outside of the main thread."""
+    pipe = SignalPipe(numbers)
+    try:
+        yield pipe
+    finally:
+        pipe.close()
+
+
+def execute(
+    channel: Channel,
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    *,
+    cwd: str | os.PathLike[str] | None = None,
+    exec_path: str | None = None,
+    exec_argv: Sequence[str] | None = None,
+) -> int:
+    """Become a fresh interpreter that runs `fastcluster run words...`.
+
+    Returns an exit code if that cannot be; the parent was told why then.
+    """
+    interpreter = exec_path or sys.executable
+    if exec_argv is None:
+        # Such as -O and -W.
+        exec_argv = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    try:
+        if cwd is not None:
+            os.chdir(cwd)
+        os.set_inheritable(channel.fileno(), True)
+        accept_signals()
+        # The current folder is no place for modules, only the script's is.
+        safe = ["-P"] if words[0] != "-m" else []
+        command = [interpreter, *exec_argv, *safe, "-m", "fastcluster", "run", *words]
+        os.execvpe(interpreter, command, dict(environment))
+    except OSError as error:
+        return _failed(channel, error)
+
+
+def become_user(uid: int | None, gid: int | None) -> None:
+    """Become another user for good; groups of root's are lost, too."""
+    if (uid, gid) == (None, None):
+        return
+    if os.geteuid() == 0:
+        # Groups of root's would let the child keep what it is meant to lose.
+        os.setgroups([])
+    if gid is not None:
+        os.setgid(gid)
+    if uid is not None:
+        os.setuid(uid)
+
+
+def check_identity(uid: object, gid: object) -> None:
+    """Raise TypeError or PermissionError for whom a child cannot become."""
+    for name, wanted, mine in (("uid", uid, os.geteuid()), ("gid", gid, os.getegid())):
+        if wanted is None:
+            continue
+        if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 0:
+            raise TypeError(f"{name} is a number, not {wanted!r}: the modules pwd and grp know it")
+        if os.geteuid() != 0 and wanted != mine:
+            raise PermissionError(f"{name}={wanted} needs a primary that runs as root")
+
+
+def _words_of(module: str | os.PathLike[str]) -> list[str]:
+    """Return what the interpreter is told: a script's path, or -m and a module's name."""
+    path = os.fspath(module)
+    is_name = all(part.isidentifier() for part in path.split("."))
+    return ["-m", path] if is_name and not path.endswith(".py") else [path]
+
+
+def _call(
+    channel: Channel,
+    function: Callable[..., object],
+    args: Sequence[Any],
+    cwd: str | os.PathLike[str] | None,
+    env: Mapping[str, object] | None,
+    serialization: str,
+) -> int:
+    """Be a child that is a function; returns its exit code."""
+    accept_signals()
+    if cwd is not None:
+        try:
+            os.chdir(cwd)
+        except OSError as error:
+            return _failed(channel, error)
+    if env is not None:
+        os.environ.clear()
+        os.environ.update({name: str(value) for name, value in env.items()})
+    link = _come_online(channel, serialization)
+    try:
+        result = function(*args)
+        if inspect.iscoroutine(result):
+            import asyncio
+
+            asyncio.run(result)
+        run()
+    finally:
+        # The function may have left by sys.exit(), or by an error.
+        link.flush_within(LAST_WORDS_S)
+    return EXIT_OK
+
+
+def _come_online(channel: Channel, serialization: str) -> Link:
+    global parent
+    link = Link(channel, serialization)
+    parent = Parent(link)
+    family.adopt(parent)
+    link.say({"online": {}})
+    return link
+
+
+def _failed(channel: Channel, error: OSError) -> int:
+    where = f": {error.filename}" if error.filename else ""
+    channel.send({"failed": [error.errno, f"{error.strerror}{where}"]})
+    channel.flush_within(LAST_WORDS_S)
+    return EXIT_UNEXPECTED
+
+
+def _forget_parent() -> None:
+    global parent
+    parent = None
+
+
+def adopted(variable: str) -> tuple[Channel, Any] | None:
+    """Return the channel of a fresh interpreter that was started by execute(), if it is one.
+
+    The variable that says so is taken away, and it names our pid, so that a program that a
+    child starts is never taken for one.
+    """
+    told = os.environ.pop(variable, None)
+    if told is None:
+        return None
+    try:
+        pid, fd, words = json.loads(told)
+    except (TypeError, ValueError):
+        return None
+    if pid != os.getpid():
+        return None
+    os.set_inheritable(fd, False)
+    return Channel(socket.socket(fileno=fd)), words
+
+
+def _adopt() -> None:
+    found = adopted(VARIABLE)
+    if found is not None and found[1] in SERIALIZATIONS:
+        atexit.register(_come_online(*found).flush_within, LAST_WORDS_S)
+
+
+family.when_forked.append(_forget_parent)
+_adopt()

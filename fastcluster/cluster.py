@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
+from fastcluster.children import family
 from fastcluster.cluster_primary import Address, PrimaryRole, Worker
 from fastcluster.cluster_supervisor import ReloadCallback, Supervisor
 from fastcluster.cluster_worker import OwnWorker, WorkerRole, adopt
@@ -50,6 +51,7 @@ __all__ = [
     "ready",
     "reload",
     "run",
+    "run_async",
     "scale",
     "setup_primary",
     "sticky",
@@ -185,6 +187,19 @@ def run() -> None:
     _role.run()
 
 
+async def run_async() -> None:
+    """Do what run() does as a guest of the running asyncio loop; its other tasks go on.
+
+    In the primary: SIGTERM means disconnect() unless the program handles it; SIGINT is
+    asyncio.run()'s, which cancels.  Cancelled, it leaves the loop as it was and the workers
+    as they are, who leave when this process ends.  A worker that is forked meanwhile begins
+    without any loop, so its program may enter one of its own.  In a worker it serves
+    until its servers are closed, beside the program's tasks.  Raises RuntimeError if a
+    loop runs already, and what listeners raise.  (Not in Node)
+    """
+    await _role.run_async()
+
+
 def cpu_count() -> int:
     """Return how many CPUs this process may use, by its affinity and its cgroup's quota."""
     return usable_cpus()
@@ -200,7 +215,20 @@ def _become(role: WorkerRole) -> None:
     worker = role.worker
 
 
+def _be_nobodys() -> None:
+    """Be a program of its own, as every child is at first; called in the child."""
+    global _role, is_primary, is_master, is_worker, worker
+    _events.forget_listeners()
+    if isinstance(_role, WorkerRole):
+        _role.forget()
+    _role = _primary_role
+    is_primary = is_master = True
+    is_worker = False
+    worker = None
+
+
 _primary_role = PrimaryRole(_events, _become)
+family.when_forked.append(_be_nobodys)
 _role: PrimaryRole | WorkerRole = _primary_role
 _the_supervisor = Supervisor(_primary_role)
 

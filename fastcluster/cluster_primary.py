@@ -1,34 +1,31 @@
 """The primary's side of a cluster: forks workers, binds for them, and tells what happens.
 
-One loop over the workers' channels and a signal pipe.  The law: a worker's `disconnect`
-is emitted before its `exit`, each once, on the worker first and then on the cluster; it
-is in `workers` until just before `exit`.  It serves no request.
+It stands on children.py, whose loop tells of every worker's process.  The law: a worker's
+`disconnect` is emitted before its `exit`, each once, on the worker first and then on the
+cluster; it is in `workers` until just before `exit`.  It serves no request.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
+import functools
 import itertools
 import os
-import select
 import signal
-import socket
 import sys
-import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from fastcluster import child_process, http, program, sockets, stdio
 from fastcluster.channel import Channel
-from fastcluster.child_process import Closable, SignalPipe
+from fastcluster.child_process import Closable
+from fastcluster.children import ChildProcess, family, is_default
 from fastcluster.cluster_worker import Birth, WorkerRole, execute, live
 from fastcluster.emitter import Emitter
 from fastcluster.errors import BindError
-from fastcluster.link import SERIALIZATIONS, Link, message_of
+from fastcluster.link import SERIALIZATIONS, Handle, Link
 from fastcluster.scheduling import Group, Policy, Schedule
 
 # A worker that is forked after others died before they listened waits first.
@@ -58,49 +55,8 @@ class Address:
     fd: int | None
 
 
-class Process:
-    """The process of a worker.  exitcode and signal_code: one is set once it is dead.
-
-    stdio: our ends of its descriptors where they are pipes, else None; see cluster.setup_primary.
-    """
-
-    def __init__(self, pid: int, link: Link, streams: Sequence[stdio.Stream | None] = ()) -> None:
-        self.pid = pid
-        self.stdio = list(streams) + [None] * (3 - len(streams))
-        self.exitcode: int | None = None
-        self.signal_code: str | None = None
-        self._link = link
-
-    @property
-    def stdin(self) -> stdio.Stream | None:
-        """What the worker reads from, if that is a pipe."""
-        return self.stdio[0]
-
-    @property
-    def stdout(self) -> stdio.Stream | None:
-        """What the worker writes to, if that is a pipe."""
-        return self.stdio[1]
-
-    @property
-    def stderr(self) -> stdio.Stream | None:
-        """Where the worker complains, if that is a pipe."""
-        return self.stdio[2]
-
-    @property
-    def connected(self) -> bool:
-        """Tell whether the channel to it is open."""
-        return self._link.connected
-
-    def kill(self, number: int = signal.SIGTERM) -> bool:
-        """Send it a signal; False if it is dead, which is harmless."""
-        if self.exitcode is not None or self.signal_code is not None:
-            return False
-        os.kill(self.pid, number)
-        return True
-
-    def disconnect(self) -> None:
-        """Shut the channel without a word; the worker ends at once, with code 0."""
-        self._link.hang_up()
+# The process of a worker, as Node calls it there.
+Process = ChildProcess
 
 
 class Worker(Emitter):
@@ -128,10 +84,10 @@ class Worker(Emitter):
     def send(
         self,
         message: object,
-        handle: socket.socket | None = None,
+        handle: Handle | None = None,
         callback: Callable[[], object] | None = None,
     ) -> bool:
-        """Send a message, and a socket with it, to the worker.
+        """Send a message, and a socket or a server with it, to the worker.
 
         False: it waits, so pause; or the worker is not connected.  callback() is called
         when it was sent, not when it is received.  Raises TypeError or ValueError if the
@@ -162,8 +118,7 @@ class Worker(Emitter):
 
     def is_dead(self) -> bool:
         """Tell whether the process has ended and was waited for."""
-        ended = self.process
-        return ended is not None and (ended.exitcode, ended.signal_code) != (None, None)
+        return self.process is not None and self.process.ended
 
 
 class _Shared:
@@ -186,19 +141,18 @@ class PrimaryRole:
         self._links: dict[int, Link] = {}
         self._shared: dict[tuple[Any, ...], _Shared] = {}
         self._settings: dict[str, Any] = {}
-        self._later: deque[Callable[[], object]] = deque()
         self._when_gone: list[Callable[[], object]] = []
         self._last_id = 0
         self._failures = 0
         self._replacing_failed = False
         self._ending = False
-        self._running = False
         self._stops: set[signal.Signals] = set()
         self.generation = 1
         # What keeps the number of workers, if somebody does.
         self.after_exit: Callable[[Worker], None] | None = None
         self.when_disconnecting: Callable[[], None] | None = None
-        self._timers: list[tuple[float, Callable[[], object]]] = []
+        family.when_forked.append(self._forked)
+        family.poller, family.also_watched = self.schedule.poller, self.schedule.watched
 
     # ---- what the program asks
 
@@ -220,7 +174,7 @@ class PrimaryRole:
         self._settings = {**defaults, **self._settings, **settings}
         # Those of this call, since others may follow before the loop tells of it.
         told = self.settings
-        self._later.append(lambda: self.events.emit("setup", told))
+        family.later(lambda: self.events.emit("setup", told))
 
     def fork(self, env: Mapping[str, object] | None, slot: int | None = None) -> Worker:
         """Fork a worker; see cluster.fork().  slot: that of the one whose place it takes."""
@@ -234,48 +188,43 @@ class PrimaryRole:
         birth = Birth(
             self._last_id + 1, settings["serialization"], self._delay_s(), slot, self.generation
         )
-        pipes = stdio.Stdio(stdio.places_of(settings["stdio"], settings["silent"]))
-        try:
-            child = child_process.spawn(
-                lambda channel: self._be_worker(channel, birth, settings, env or {}, pipes),
-                close=self._not_for_workers(),
-            )
-        finally:
-            pipes.forget_child()
+        process = child_process.start(
+            lambda channel: self._be_worker(channel, birth, settings, env or {}),
+            stdio=stdio.places_of(settings["stdio"], settings["silent"]),
+            uid=settings["uid"],
+            gid=settings["gid"],
+            serialization=birth.serialization,
+        )
         self._last_id = birth.worker_id
-        link = Link(child.channel, birth.serialization)
-        worker = Worker(birth.worker_id, Process(child.pid, link, pipes.streams))
-        worker._link = link
+        worker = Worker(birth.worker_id, process)
+        worker._link = process.link
         worker.slot, worker.generation = birth.slot, birth.generation
         self.workers[worker.id] = worker
-        self._links[worker.id] = link
-        self._later.append(lambda: self.events.emit("fork", worker))
+        self._links[worker.id] = process.link
+        process.when_told = lambda frame: self._heard(worker, frame)
+        process.on("message", functools.partial(self._tell, worker, "message"))
+        process.on("disconnect", lambda: self._disconnected(worker))
+        process.on("exit", lambda code, name: self._exited(worker))
+        family.later(lambda: self.events.emit("fork", worker))
         return worker
+
+    def _forked(self) -> None:
+        """Be in a forked child: forget the workers, and close what is the parent's."""
+        for thing in self._not_for_workers():
+            thing.close()
+        self.workers.clear()
+        self._links.clear()
+        self._shared.clear()
 
     def _not_for_workers(self) -> list[Closable]:
         mine: list[Closable] = [shared.sock for shared in self._shared.values()]
-        mine += self._links.values()
         mine.append(self.schedule)
-        mine += self._streams()
         return mine
 
-    def _streams(self) -> list[stdio.Stream]:
-        processes = [worker.process for worker in self.workers.values()]
-        return [s for process in processes if process for s in process.stdio if s is not None]
-
     def _be_worker(
-        self,
-        channel: Channel,
-        birth: Birth,
-        settings: dict[str, Any],
-        env: Mapping[str, object],
-        pipes: stdio.Stdio,
+        self, channel: Channel, birth: Birth, settings: dict[str, Any], env: Mapping[str, object]
     ) -> int:
         """Be the forked child; returns its exit code."""
-        _forget_asyncio()
-        channel.move_above(len(pipes.streams))
-        pipes.take_over()
-        _become_user(settings["uid"], settings["gid"])
         if settings["exec"] is not None:
             return execute(channel, birth, env, settings)
         role = WorkerRole(channel, birth, self.events)
@@ -290,7 +239,7 @@ class PrimaryRole:
             self.when_disconnecting()
         for worker in list(self.workers.values()):
             worker.leave(last=True)
-        self._later.append(self._tell_gone)
+        family.later(self._tell_gone)
 
     def _delay_s(self) -> float:
         if not self._replacing_failed:
@@ -301,106 +250,44 @@ class PrimaryRole:
 
     def run(self) -> None:
         """Tell what happens until no worker is left; see cluster.run()."""
-        if self._running:
-            raise RuntimeError("cluster.run() runs already")
-        self._running = True
-        self._stops = set(filter(_is_default, (signal.SIGTERM, signal.SIGINT)))
-        pipe = SignalPipe([signal.SIGCHLD, *self._stops])
-        try:
-            self._reap()
-            while self._tell_later() or self.workers:
-                self._turn(pipe)
-        finally:
-            self._running = False
-            pipe.close()
+        self._ending = False
+        with child_process.signal_pipe([signal.SIGCHLD, *self._stop_signals()]) as pipe:
+            family.run(pipe, self._signalled)
 
-    def _tell_later(self) -> bool:
-        while self._later:
-            self._later.popleft()()
-        return False
+    async def run_async(self) -> None:
+        """Be run() as a guest of the running asyncio loop; see cluster.run_async()."""
+        self._ending = False
+        numbers, _ = child_process.without_pid_fds()
+        await family.run_async([*numbers, *self._stop_signals()], self._signalled)
+
+    def _stop_signals(self) -> set[signal.Signals]:
+        self._stops = {n for n in (signal.SIGTERM, signal.SIGINT) if is_default(n)}
+        return self._stops
 
     def after(self, delay_s: float, action: Callable[[], object]) -> None:
         """Have the loop call action() once, delay_s seconds from now, if it runs then."""
-        self._timers.append((time.monotonic() + delay_s, action))
-
-    def _patience_ms(self) -> float | None:
-        if not self._timers:
-            return None
-        return max(0.0, min(moment for moment, _ in self._timers) - time.monotonic()) * 1000
-
-    def _act_in_time(self) -> None:
-        now = time.monotonic()
-        due = [action for moment, action in self._timers if moment <= now]
-        self._timers = [timer for timer in self._timers if timer[0] > now]
-        for action in due:
-            action()
-
-    def _turn(self, pipe: SignalPipe) -> None:
-        poll = self.schedule.poller()
-        poll.register(pipe.fileno(), select.POLLIN)
-        by_fd = {}
-        for worker_id, link in self._links.items():
-            fd = link.channel.fileno()
-            by_fd[fd] = worker_id
-            poll.register(fd, select.POLLIN | (select.POLLOUT if link.wants_write else 0))
-        streams = {}
-        for stream in self._streams():
-            if stream.wants_read or stream.wants_write:
-                streams[stream.fileno()] = stream
-                reads = select.POLLIN if stream.wants_read else 0
-                poll.register(stream.fileno(), reads | (select.POLLOUT * stream.wants_write))
-        orphans = self.schedule.orphans()
-        for fd in orphans:
-            poll.register(fd, select.POLLIN)
-        for fd, _ in poll.poll(self._patience_ms()):
-            if fd in orphans:
-                orphans[fd]()
-            elif fd in by_fd:
-                self._hear(by_fd[fd])
-            elif fd in streams:
-                streams[fd].flush()
-                streams[fd].receive()
-        for number in pipe.read():
-            self._signalled(number)
-        self._act_in_time()
+        family.after(delay_s, action)
 
     def _signalled(self, number: int) -> None:
         if number == signal.SIGCHLD:
-            self._reap()
+            family.reap()
         elif number not in self._stops:
             return  # the pipe also hears what the program handles itself
         elif self._ending:
-            for worker in self.workers.values():
-                worker.kill(signal.SIGKILL)
+            for child in family.members:
+                child.kill(signal.SIGKILL)
         else:
             self._ending = True
             self.disconnect(None)
+            # Others than workers end when nobody talks to them any more.
+            workers = [worker.process for worker in self.workers.values()]
+            for child in family.members:
+                if child not in workers:
+                    child.disconnect()
 
-    def _hear(self, worker_id: int) -> bool:
-        """Take what a worker has said; returns whether there may be more."""
-        link = self._links.get(worker_id)
-        if link is None:
-            return False
-        worker = self.workers[worker_id]
-        link.flush()
-        heard = False
-        for frame, fds in link.receive():
-            heard = True
-            self._heard(worker, frame, fds)
-        if link.channel.eof:
-            self._disconnected(worker)
-        return heard
-
-    def _heard(self, worker: Worker, frame: dict[str, Any], fds: list[int]) -> None:
-        if "user" in frame:
-            message, handle = message_of(frame["user"], fds)
-            worker.emit("message", message, handle)
-            self.events.emit("message", worker, message, handle)
-            return
-        for fd in fds:
-            os.close(fd)
+    def _heard(self, worker: Worker, frame: dict[str, Any]) -> None:
         match frame:
-            case {"online": _}:
+            case {"online": _} if worker.state == "none":
                 worker.state = "online"
                 self._tell(worker, "online")
             case {"listen": question}:
@@ -456,11 +343,15 @@ class PrimaryRole:
             # listen; a port above 65535 and a path with a zero byte have errors of Python's.
             number = getattr(error, "errno", None) or errno.EINVAL
             self._refuse(worker, number, getattr(error, "strerror", None) or str(error))
+            opened = self._shared.get(tuple(key))
+            if opened is not None and not opened.users:
+                self._release(worker.id, tuple(key))
             return
         shared.users.add(worker.id)
         self._links[worker.id].say({"bound": words}, [shared.sock.fileno(), *fds])
         if shared.group is not None:
             shared.group.introduce(worker, self._say)
+            family.wake()  # there may be more to wait for
 
     def _say(self, worker: Worker, frame: dict[str, Any], fds: list[int]) -> None:
         link = self._links.get(worker.id)
@@ -492,39 +383,22 @@ class PrimaryRole:
     # ---- ends
 
     def _disconnected(self, worker: Worker) -> None:
-        link = self._links.pop(worker.id, None)
-        if link is None:
-            return
-        link.close()
+        self._links.pop(worker.id, None)
         for key in list(self._shared):
             self._release(worker.id, key)
         worker.state = "disconnected"
         worker.exited_after_disconnect = bool(worker.exited_after_disconnect)
         self._tell(worker, "disconnect")
 
-    def _reap(self) -> None:
-        for worker in list(self.workers.values()):
-            assert worker.process is not None
-            pid, status = os.waitpid(worker.process.pid, os.WNOHANG)
-            if pid:
-                self._exited(worker, os.waitstatus_to_exitcode(status))
-
-    def _exited(self, worker: Worker, code: int) -> None:
+    def _exited(self, worker: Worker) -> None:
         assert worker.process is not None
-        # What it has said before it died comes first.
-        while self._hear(worker.id):
-            pass
-        # A process that it has left behind may still hold its end open.
-        self._disconnected(worker)
         # Not before: as long as it lives it may count on the board.
         self.schedule.leave_all(worker)
+        family.wake()
         ended = worker.process
-        for stream in ended.stdio:
-            if stream is not None:
-                stream.receive()
-        ended.exitcode = code if code >= 0 else None
-        ended.signal_code = signal.Signals(-code).name if code < 0 else None
-        never_came_up = code != 0 and not worker.exited_after_disconnect and not worker.listened
+        never_came_up = (
+            ended.exitcode != 0 and not worker.exited_after_disconnect and not worker.listened
+        )
         self._failures = self._failures + 1 if never_came_up else 0
         worker.state = "dead"
         del self.workers[worker.id]
@@ -556,30 +430,7 @@ def _check(settings: dict[str, Any]) -> None:
         raise TypeError(f"distribute is a function, not {settings['distribute']!r}")
     if settings.get("stdio") is not None:
         stdio.check(settings["stdio"])
-    for name, mine in (("uid", os.geteuid()), ("gid", os.getegid())):
-        wanted = settings.get(name)
-        if wanted is None:
-            continue
-        if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 0:
-            raise TypeError(f"{name} is a number, not {wanted!r}: the modules pwd and grp know it")
-        if os.geteuid() != 0 and wanted != mine:
-            raise PermissionError(f"{name}={wanted} needs a primary that runs as root")
-
-
-def _become_user(uid: int | None, gid: int | None) -> None:
-    if (uid, gid) == (None, None):
-        return
-    if os.geteuid() == 0:
-        # Groups of root's would let the worker keep what it is meant to lose.
-        os.setgroups([])
-    if gid is not None:
-        os.setgid(gid)
-    if uid is not None:
-        os.setuid(uid)
-
-
-def _is_default(number: int) -> bool:
-    return signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    child_process.check_identity(settings.get("uid"), settings.get("gid"))
 
 
 # Host, port, path, descriptor, which one of that address in a worker, and IPv6 only.
@@ -600,9 +451,3 @@ def _shortest(path: str) -> str:
     if not path or path.startswith("@"):
         return path
     return min(path, os.path.relpath(path), key=len)
-
-
-def _forget_asyncio() -> None:
-    """Let a forked child begin without its parent's event loop."""
-    asyncio._set_running_loop(None)
-    asyncio.set_event_loop(None)

@@ -1,37 +1,41 @@
 """The worker's side of a cluster: asks the primary to bind, serves, and leaves when told.
 
-Law: the channel's EOF means that the primary is dead, and then this process ends at once.
-It knows the servers of its own process only, and no other worker.
+Law: the channel's EOF means that the primary is dead, and then this process serves what it
+has accepted, for as long as its servers may take at their end, and ends, whatever it does
+otherwise.  It knows the servers of its own process only, and no other worker.
 """
 
 from __future__ import annotations
 
 import atexit
 import dataclasses
+import fcntl
+import functools
 import json
 import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from fastcluster import child_process, http, program, scheduling, sockets
 from fastcluster.channel import Channel
+from fastcluster.children import Driver, Watch, family
+from fastcluster.config import Config
 from fastcluster.emitter import Emitter
 from fastcluster.errors import EXIT_OK
-from fastcluster.link import Link, message_of
+from fastcluster.link import Handle, Link, message_of
+from fastcluster.server import Server
 
 # How often a server that is being closed is asked whether its time is over.
 _DRAIN_POLL_MS = 100
-# What was sent is sent, if the primary takes it at all.
-LAST_WORDS_S = 10.0
-
-
+# What an orphan has for its end, beside the time for what it serves.
+ORPHANS_END_S = 1.0
+_HANGUP = getattr(select, "POLLRDHUP", select.POLLHUP)
 # How a worker that is a fresh interpreter learns what it is: its pid, the channel's descriptor,
 # and its Birth as JSON.
 VARIABLE = "FASTCLUSTER_WORKER_CHANNEL"
@@ -89,7 +93,7 @@ class OwnWorker(Emitter):
     def send(
         self,
         message: object,
-        handle: socket.socket | None = None,
+        handle: Handle | None = None,
         callback: Callable[[], object] | None = None,
     ) -> bool:
         """Send a message, and a socket with it, to the primary.
@@ -147,7 +151,11 @@ class WorkerRole:
         self._keys: list[tuple[http.Server | None, sockets.Address, list[Any]]] = []
         self._leaving = False
         self._ended = False
+        self._hung_up = False  # the primary lives and wants nothing more of us
+        self._orphaned = False
         self._waits_in_server = False
+        self._driver: Driver | None = None
+        self.link.wake = self.wake
         self._bell, self._bell_rope = os.pipe()
         os.set_blocking(self._bell, False)
         os.set_blocking(self._bell_rope, False)
@@ -216,13 +224,75 @@ class WorkerRole:
             self._forget_closed()
             if self._is_over():
                 self._end()
+                self._leave_if_orphan()
                 return
             if self._opened or self._frames:
                 continue
-            if len(self._servers) == 1 and not self.link.wants_write and not self._leaving:
+            alone = not (self.link.wants_write or self._leaving or family.busy)
+            if len(self._servers) == 1 and alone:
                 self._turn_one(self._servers[0])
             else:
                 self._turn_all()
+
+    async def run_async(self) -> None:
+        """Be run() as a guest of the running asyncio loop; see cluster.run_async()."""
+        # asyncio takes megabytes, which workers without it save.
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        if self._driver is not None:
+            raise RuntimeError("cluster.run_async() runs already")
+        self._driver = family.driver = driver = Driver(self, loop)
+        try:
+            driver.guarded(_do_nothing)
+            await driver.done
+        finally:
+            self._driver = family.driver = None
+            driver.end()
+        if not self._ended:
+            self._end()
+        self._leave_if_orphan()
+
+    def _leave_if_orphan(self) -> None:
+        # The rest of the program is for a worker, and there is no cluster any more.
+        if self._orphaned:
+            sys.exit(EXIT_OK)
+
+    @property
+    def busy(self) -> bool:
+        """Tell whether there is something to serve; for run_async()."""
+        return not (self._ended or self._is_over())
+
+    def act(self) -> None:
+        """Do what is due; for run_async()."""
+        while self._opened or self._frames:
+            self._adopt()
+            self._hear_frames()
+        self._forget_closed()
+        family.act()
+
+    def patience_s(self) -> float | None:
+        """Return how long run_async() may wait, None for ever."""
+        closing = any(not server.listening for server in self._servers)
+        patience_s = family.patience_s()
+        if not closing:
+            return patience_s
+        return min(_DRAIN_POLL_MS / 1000, _DRAIN_POLL_MS if patience_s is None else patience_s)
+
+    def watched(self) -> dict[int, Watch]:
+        """Return what to wait for, by descriptors."""
+        found = family.watched()
+        if self.link.connected:
+            writes = self.link.wants_write
+            found[self.link.channel.fileno()] = Watch(self.link, True, writes, self._listen)
+        for server in self._servers:
+            turns = server.turns
+            found[turns.fileno()] = Watch(turns, True, False, functools.partial(_turn, turns))
+        return found
+
+    def _listen(self) -> None:
+        self.link.flush()
+        self._receive()
 
     def _adopt(self) -> None:
         opened, self._opened = self._opened, []
@@ -244,6 +314,8 @@ class WorkerRole:
             return False
         if any(server.holds_worker for server in (*self._servers, *self._opened)):
             return False
+        if family.busy and not self._leaving:
+            return False
         waits = self.worker.has_listeners("message") or self._events.has_listeners("message")
         asked = self.worker.exited_after_disconnect is not None
         return self._leaving or not (waits or asked) or not self.link.connected
@@ -264,6 +336,8 @@ class WorkerRole:
 
     def wake(self) -> None:
         """Come back from the one server's loop: a handler has left us something to do."""
+        if self._driver is not None:
+            self._driver.wake()
         if self._waits_in_server:
             self._waits_in_server = False
             os.write(self._bell_rope, b"!")
@@ -272,17 +346,15 @@ class WorkerRole:
         os.read(self._bell, 1)
 
     def _turn_all(self) -> None:
-        poll = select.poll()
-        if self.link.connected:
-            poll.register(self.link.channel.fileno(), _wanted(self.link))
         for server in self._servers:
-            server.turns.turn(0)
-            server.turns.rest()
-            poll.register(server.turns.fileno(), select.POLLIN)
-        poll.poll(_DRAIN_POLL_MS if self._servers else None)
-        if self.link.connected:
-            self.link.flush()
-            self._receive()
+            _turn(server.turns)
+        poll = select.poll()
+        watched = self.watched()
+        for fd, watch in watched.items():
+            poll.register(fd, select.POLLIN * watch.reads | select.POLLOUT * watch.writes)
+        for fd, _ in poll.poll(_DRAIN_POLL_MS if self._servers or family.busy else None):
+            watched[fd].call()
+        family.act()
 
     def _forget_closed(self) -> None:
         for server in [server for server in self._servers if server.is_over()]:
@@ -302,10 +374,10 @@ class WorkerRole:
             self.link.say({"left": {"group": seat.group, "seat": seat.index}})
 
     def _meet(self, fds: list[int], group: int, seats: list[int]) -> None:
+        # One that is being closed may still serve beside its successor at the same address.
         for server in (*self._servers, *self._opened):
             if server.seat is not None and server.seat.group == group and server.has_turns:
-                scheduling.meet(server.turns, seats, fds)
-                return
+                scheduling.meet(server.turns, seats, [os.dup(fd) for fd in fds])
         for fd in fds:
             os.close(fd)
 
@@ -313,12 +385,56 @@ class WorkerRole:
 
     def _receive(self) -> None:
         self._frames.extend(self.link.receive())
-        if self.link.channel.eof and not self._ended:
-            self._hear_frames()
+        if not self.link.channel.eof or self._ended or self._orphaned:
+            return
+        self._hear_frames()
+        if self._hung_up or not self._serves:
             self._ended = True
             self.link.close()
             self._tell_disconnected()
             sys.exit(EXIT_OK)
+        self._be_orphan()
+
+    @property
+    def _serves(self) -> bool:
+        return any(server.listening or not server.is_over() for server in self._servers)
+
+    def _be_orphan(self) -> None:
+        """Serve what was accepted, since the primary has died, and leave."""
+        self._orphaned = True
+        child_process.leave_within(self._grace_s())
+        self.link.close()
+        self._tell_disconnected()
+        self._leaving = True
+        for server in self._servers:
+            server.drain(last=True)
+
+    def _grace_s(self) -> float:
+        """Return how long an orphan may take, in seconds, a moment for its end included."""
+        servers = (*self._servers, *self._opened)
+        each = [server.config.timeout_graceful_s for server in servers]
+        return max(each, default=Config().timeout_graceful_s) + ORPHANS_END_S
+
+    def watch_primary(self) -> None:
+        """Have the kernel tell by a signal when the primary dies, also a worker that is busy.
+
+        Python code is interrupted by it anywhere; from then on a thread of faulthandler's
+        watches over the end, which needs nothing of Python.
+        """
+        signal.signal(signal.SIGIO, self._something_at_channel)
+        # It comes with every message as well, and calls of other people's go on then.
+        signal.siginterrupt(signal.SIGIO, False)
+        fd = self.link.channel.fileno()
+        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+        self._something_at_channel()  # it may have died before
+
+    def _something_at_channel(self, number: int = 0, frame: object = None) -> None:
+        if not self._ended and not self._orphaned and self.link.connected:
+            poll = select.poll()
+            poll.register(self.link.channel.fileno(), _HANGUP)
+            if poll.poll(0):
+                child_process.leave_within(self._grace_s())
 
     def _hear_frames(self) -> None:
         while self._frames:
@@ -333,6 +449,8 @@ class WorkerRole:
                 continue
             for fd in fds:
                 os.close(fd)
+            if "hung_up" in frame:
+                self._hung_up = True
             if "disconnect" in frame:
                 self._leave(**frame["disconnect"])
 
@@ -346,15 +464,25 @@ class WorkerRole:
         for server in self._servers:
             server.drain(last)
 
+    def forget(self) -> None:
+        """Close what is the worker's: called in a process that it has forked."""
+        self.link.close()
+        os.close(self._bell)
+        os.close(self._bell_rope)
+        http.drive_by(None)
+
     def drop(self) -> None:
         """Close the channel without a word."""
+        self._hung_up = True
         self.link.hang_up()
 
     def _end(self) -> None:
         if self._ended:
             return
         self._ended = True
-        self.link.flush_within(LAST_WORDS_S)
+        if self._orphaned:
+            return
+        self.link.flush_within(child_process.LAST_WORDS_S)
         self.link.close()
         self._tell_disconnected()
 
@@ -362,6 +490,15 @@ class WorkerRole:
         self.worker.state = "disconnected"
         self.worker.emit("disconnect")
         self._events.emit("disconnect", self.worker)
+
+
+def _turn(loop: Server) -> None:
+    loop.turn(0)
+    loop.rest()
+
+
+def _do_nothing() -> None:
+    """Have nothing to do but what is due."""
 
 
 def live(
@@ -381,13 +518,14 @@ def live(
         role.run()
     finally:
         # The program may have left by sys.exit(), or by an error.
-        role.link.flush_within(LAST_WORDS_S)
+        role.link.flush_within(child_process.LAST_WORDS_S)
     return 0
 
 
 def _begin(role: WorkerRole) -> bool:
     """Come online; False if the primary died before that."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's; the primary tells us
+    role.watch_primary()
     delay_s = role.birth.delay_s
     if delay_s > 0 and not _wait(role.link, delay_s):
         return False
@@ -401,22 +539,19 @@ def _begin(role: WorkerRole) -> bool:
 
 def execute(
     channel: Channel, birth: Birth, env: Mapping[str, object], settings: Mapping[str, Any]
-) -> NoReturn:
+) -> int:
     """Become a fresh interpreter that runs the script settings["exec"]; see adopt().
 
-    Raises OSError if that cannot be, such as for a folder that is not there.
+    Returns an exit code if that cannot be, such as for a folder that is not there.
     """
-    if settings["cwd"] is not None:
-        os.chdir(settings["cwd"])
-    os.set_inheritable(channel.fileno(), True)
     told = [os.getpid(), channel.fileno(), dataclasses.asdict(birth)]
     texts = {name: str(value) for name, value in env.items()}
-    environment = {**os.environ, **texts, VARIABLE: json.dumps(told)}
-    # Such as -O and -W; and the current folder is no place for modules, only the script's.
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    words = [sys.executable, *flags, "-P", "-m", "fastcluster", "run", str(settings["exec"])]
-    child_process.accept_signals()
-    os.execve(sys.executable, [*words, *settings["args"]], environment)
+    return child_process.execute(
+        channel,
+        [str(settings["exec"]), *settings["args"]],
+        {**os.environ, **texts, VARIABLE: json.dumps(told)},
+        cwd=settings["cwd"],
+    )
 
 
 def adopt(events: Emitter) -> WorkerRole | None:
@@ -425,21 +560,14 @@ def adopt(events: Emitter) -> WorkerRole | None:
     The variable that says so is taken away, and it names our pid, so that a program that a
     worker starts is never taken for one.
     """
-    told = os.environ.pop(VARIABLE, None)
-    if told is None:
+    found = child_process.adopted(VARIABLE)
+    if found is None:
         return None
-    try:
-        pid, fd, words = json.loads(told)
-        birth = Birth(**words)
-    except (TypeError, ValueError):
-        return None
-    if pid != os.getpid():
-        return None
-    os.set_inheritable(fd, False)
-    role = WorkerRole(Channel(socket.socket(fileno=fd)), birth, events)
+    channel, words = found
+    role = WorkerRole(channel, Birth(**words), events)
     if not _begin(role):
         sys.exit(EXIT_OK)
-    atexit.register(role.link.flush_within, LAST_WORDS_S)
+    atexit.register(role.link.flush_within, child_process.LAST_WORDS_S)
     return role
 
 
@@ -447,7 +575,7 @@ def _wait(link: Link, delay_s: float) -> bool:
     """Sleep; False as soon as the primary is dead."""
     poll = select.poll()
     # Only the end of the channel wakes us: what is said meanwhile is heard later.
-    poll.register(link.channel.fileno(), getattr(select, "POLLRDHUP", select.POLLHUP))
+    poll.register(link.channel.fileno(), _HANGUP)
     return not poll.poll(delay_s * 1000)
 
 

@@ -238,6 +238,10 @@ class Server(Emitter):
         path = os.fsdecode(name)
         return Address("", 0, f"@{path[1:]}" if path.startswith("\0") else path)
 
+    def fileno(self) -> int:
+        """Return the descriptor that listens, -1 if none does: as a handle it can be sent."""
+        return -1 if self._socket is None else self._socket.fileno()
+
     def serve_forever(self) -> None:
         """Serve until close(), SIGTERM or SIGINT, then until running exchanges are over.
 

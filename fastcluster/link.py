@@ -11,14 +11,32 @@ import base64
 import os
 import pickle
 import socket
+import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol, TypeAlias
 
 from fastcluster.channel import Channel, Message
+from fastcluster.sockets import ListeningSocket
 
 SERIALIZATIONS = ("json", "advanced")
+
+
+class HasDescriptor(Protocol):
+    """A socket, or a server that listens; it is looked at, not taken away."""
+
+    def fileno(self) -> int: ...
+
+
+class HasSockets(Protocol):
+    """A server of asyncio's."""
+
+    @property
+    def sockets(self) -> Iterable[Any]: ...
+
+
+Handle: TypeAlias = HasDescriptor | HasSockets
 
 
 class Link:
@@ -33,6 +51,9 @@ class Link:
         self.channel = channel
         self._rich = serialization == "advanced"
         self._waiting: deque[tuple[Message, list[int], Callable[[], object] | None]] = deque()
+        self._unsent: list[Callable[[], object]] = []
+        # Called when there is something to write for which the channel has no room.
+        self.wake: Callable[[], object] = _do_nothing
 
     @property
     def connected(self) -> bool:
@@ -47,16 +68,16 @@ class Link:
     def send_message(
         self,
         message: object,
-        handle: socket.socket | None = None,
+        handle: Handle | None = None,
         callback: Callable[[], object] | None = None,
     ) -> bool:
-        """Send a program's message; see Worker.send()."""
+        """Send a program's message; see Worker.send().  Raises TypeError for what is no socket."""
         body: dict[str, Any]
         if self._rich:
             body = {"pickle": base64.b85encode(pickle.dumps(message)).decode()}
         else:
             body = {"json": message}
-        return self.say({"user": body}, [] if handle is None else [handle.fileno()], callback)
+        return self.say({"user": body}, [] if handle is None else [_socket_of(handle)], callback)
 
     def say(
         self,
@@ -68,12 +89,18 @@ class Link:
         if not self.connected:
             return False
         if not self._waiting and self.channel.send(frame, fds or ()):
-            if callback is not None:
+            if self.channel.wants_write:
+                # The channel has it, and the socket not yet.
+                self.wake()
+                if callback is not None:
+                    self._unsent.append(callback)
+            elif callback is not None:
                 callback()
             return True
         # It may turn out only now that nobody is there; then it waits for nothing, and what
         # waits may be changed by its sender, so it is copied.
         self._waiting.append((_copied(frame), [os.dup(fd) for fd in fds or ()], callback))
+        self.wake()
         return False
 
     def flush(self) -> None:
@@ -87,6 +114,10 @@ class Link:
             for fd in fds:
                 os.close(fd)
             if callback is not None:
+                self._unsent.append(callback)
+        if not self.channel.wants_write and self.connected:
+            sent, self._unsent = self._unsent, []
+            for callback in sent:
                 callback()
 
     def flush_within(self, timeout_s: float) -> bool:
@@ -99,8 +130,13 @@ class Link:
         return not self.wants_write
 
     def hang_up(self) -> None:
-        """End the talk without a word: both sides, this one as well, now read EOF."""
+        """End the talk: both sides, this one as well, now read EOF.
+
+        One word says that it is meant, unlike the EOF of a process that has died.
+        """
         if self.connected:
+            self.say({"hung_up": {}})
+            self.flush()
             with socket.socket(fileno=os.dup(self.channel.fileno())) as sock:
                 sock.shutdown(socket.SHUT_RDWR)
 
@@ -133,13 +169,40 @@ class Link:
 
 
 def message_of(body: dict[str, Any], fds: list[int]) -> tuple[Any, socket.socket | None]:
-    """Return the program's message and the socket that came with it, None if none did."""
-    handle = socket.socket(fileno=fds[0]) if fds else None
+    """Return the program's message and the socket that came with it, None if none did.
+
+    One that listens is a ListeningSocket, for accept(), and for listen(fd=...) of a server.
+    """
+    handle = _received(fds[0]) if fds else None
     for surplus in fds[1:]:
         os.close(surplus)
     if "pickle" in body:
         return pickle.loads(base64.b85decode(body["pickle"])), handle
     return body.get("json"), handle
+
+
+def _received(fd: int) -> socket.socket:
+    handle = socket.socket(fileno=fd)
+    if not handle.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return handle
+    return ListeningSocket(fileno=handle.detach())
+
+
+def _socket_of(handle: Handle) -> int:
+    """Return the descriptor of a socket, of a server, or of an asyncio server's one socket."""
+    found: Any = handle
+    if hasattr(handle, "sockets"):
+        found = next(iter(handle.sockets), None)
+    if not hasattr(found, "fileno"):
+        raise TypeError(f"a handle is a socket or a server that listens, not {handle!r}")
+    fd = int(found.fileno())
+    if fd < 0 or not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        raise TypeError(f"a handle is an open socket or a server that listens, not {handle!r}")
+    return fd
+
+
+def _do_nothing() -> None:
+    """Wake nobody: a loop that polls looks by itself."""
 
 
 def _copied(thing: Any) -> Any:

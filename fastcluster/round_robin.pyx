@@ -535,8 +535,9 @@ class Poller:
         self._wanted = {}
 
     def register(self, fd, events=select.POLLIN):
-        """Wait for a descriptor's events, too."""
-        self._wanted[fd] = events
+        """Wait for a descriptor's events, too; the dispatcher's own is waited for anyway."""
+        if fd != self._dispatcher.fileno():
+            self._wanted[fd] = events
 
     def poll(self, timeout_ms=None):
         """Return the (descriptor, events) that are ready, [] after timeout_ms milliseconds."""

@@ -295,9 +295,14 @@ class Schedule:
         """Return what the primary waits with; connections are handed out meanwhile."""
         return select.poll() if self._dispatcher is None else Poller(self._dispatcher)
 
-    def orphans(self) -> dict[int, Callable[[], None]]:
-        """Return what is to be watched because nobody reads it, and what is to be done then."""
-        found: dict[int, Callable[[], None]] = {}
+    def watched(self) -> dict[int, Callable[[], object]]:
+        """Return what a loop waits for, by descriptors, and what it does when they are readable.
+
+        They are inboxes that nobody reads, and the dispatcher, which a poller() sees to itself.
+        """
+        found: dict[int, Callable[[], object]] = {}
+        if self._dispatcher is not None:
+            found[self._dispatcher.fileno()] = self._dispatcher.turn
         for group in self._groups.values():
             for fd, index in group.orphans():
                 found[fd] = lambda group=group, index=index: group.sweep(index)  # type: ignore[misc]

@@ -12,7 +12,7 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastcluster.emitter import Emitter
@@ -35,6 +35,8 @@ class Stream(Emitter):
         self._out = bytearray()
         self._ending = False
         self._ended = False
+        # Called when there may be more to wait for than before.
+        self.wake: Callable[[], object] = _do_nothing
 
     def fileno(self) -> int:
         """Return the descriptor, non-blocking; -1 once the stream is closed."""
@@ -56,12 +58,19 @@ class Stream(Emitter):
             return False
         self._out += data
         self.flush()
+        if self._out:
+            self.wake()
         return not self._out
 
     def end(self) -> None:
         """Let the worker read EOF, once what was written is through."""
         self._ending = True
         self.flush()
+
+    def turn(self) -> None:
+        """Write and read what can be."""
+        self.flush()
+        self.receive()
 
     def flush(self) -> None:
         """Write what waits, as far as there is room."""
@@ -108,6 +117,11 @@ class Stream(Emitter):
 
     def __del__(self) -> None:
         self.close()
+
+    def _add(self, event: str, listener: Callable[..., object] | None, *, only_once: bool) -> Any:
+        added = super()._add(event, listener, only_once=only_once)
+        self.wake()
+        return added
 
     def _shut_write(self) -> None:
         if not stat.S_ISSOCK(os.fstat(self._fd).st_mode):
@@ -182,6 +196,10 @@ def places_of(stdio: Sequence[Any] | None, silent: bool) -> Sequence[Any]:
     if stdio is not None:
         return stdio
     return ("inherit", "pipe", "pipe") if silent else ()
+
+
+def _do_nothing() -> None:
+    """Wake nobody: a loop that polls looks by itself."""
 
 
 def _is_descriptor(place: object) -> bool:

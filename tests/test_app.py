@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from require import require_module
 
 import fastcluster
 from fastcluster import config
@@ -250,6 +251,59 @@ def test_the_startable_module_starts_nothing_when_it_is_imported() -> None:
 
 
 def test_which_worker() -> None:
-    serve = ("-m", "fastcluster", "serve", "which_worker:app", "--app-dir", "examples", "-w", "1")
-    with program(*serve, "-b", "127.0.0.1:0") as (_, port):
-        assert re.fullmatch(rb"worker \d+\n", fetch(port, "/").body)
+    with program("examples/which_worker.py", "0") as (line, port):
+        assert line.startswith("worker ")
+        assert re.fullmatch(rb"worker [1-9]\d*\n", fetch(port, "/").body)
+        assert re.fullmatch(rb"worker [1-9]\d* has no such page\n", fetch(port, "/no").body)
+
+
+def test_a_typed_application_is_strictly_typed(tmp_path: Path) -> None:
+    require_module("mypy", package="mypy")
+    (tmp_path / "more.py").write_text(MORE)
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull),
+            *("--cache-dir", ".mypy_cache"),  # or it takes a quarter of a minute
+            *("examples/which_worker.py", str(tmp_path / "more.py")),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    # The one error shows that a decorator loses nothing of what it decorates.
+    assert re.findall(r"error: (.*)", done.stdout) == [
+        'Argument 1 to "plain" has incompatible type "int"; expected "Request"  [arg-type]'
+    ], done.stdout + done.stderr
+
+
+MORE = """
+from collections.abc import Callable
+
+from fastcluster import App
+from fastcluster.app import Request, Response
+
+app, admin = App(), App()
+app.use("/admin", admin)
+app.use("/static", lambda request, response, next: next())
+
+@app.post("/users")
+@app.put("/users")
+@app.patch("/users")
+@app.delete("/users")
+@app.route("/all", methods=["GET", "POST"])
+async def show(request: Request, response: Response) -> None:
+    request.user = "somebody"
+    response.json({"user": request.user})
+
+@admin.error(ZeroDivisionError)
+def failed(error: ZeroDivisionError, request: Request, response: Response) -> None:
+    response.status(500).send(str(error))
+
+def plain(request: Request) -> str:
+    return "x"
+
+handler: Callable[[Request], str] = app.get("/plain", plain)
+handler = app.get("/again")(plain)
+handler(1)
+"""

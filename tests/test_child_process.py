@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster_parts import Program, is_gone, ran
 
 from fastcluster import child_process
 from fastcluster.channel import Channel
@@ -411,3 +412,192 @@ def test_a_signal_of_a_forked_process_is_not_told_here(signals: SignalPipe) -> N
 )
 def test_how_it_ended(status: int, words: str) -> None:
     assert how_it_ended(status).startswith(words)
+
+
+# ---- children that programs fork
+
+
+def test_a_function_a_script_and_a_module_are_children_alike(tmp_path: Path) -> None:
+    text = (
+        "from fastcluster import child_process\nimport sys\nchild_process.parent.send(sys.argv[1:])"
+    )
+    (tmp_path / "helper.py").write_text(text)
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__main__.py").write_text(text)
+    said = ran(
+        tmp_path,
+        """
+        from fastcluster import child_process
+
+        def helper(*args):
+            child_process.parent.send([*args, cluster.is_primary, len(cluster.workers)])
+
+        async def waiting(*args):
+            child_process.parent.send(["async", *args])
+            child_process.parent.on("message", lambda message, handle: sys.exit(message))
+            await child_process.run_async()
+
+        def follow(child, *messages):
+            events = []
+            for event in ("spawn", "message", "disconnect", "exit", "close", "error"):
+                child.on(event, lambda *words, event=event: events.append([event, *words]))
+            for message in messages:
+                assert child.send(message)
+            assert child.connected and child.exitcode is None and child.pid > 0
+            child_process.run()
+            say(events, child.connected, child.exitcode, child.signal_code, child.kill())
+
+        follow(child_process.fork(helper, [1, 2]))
+        follow(child_process.fork(waiting, ["x"]), 7)
+        follow(child_process.fork("helper.py", ["a", 1]))
+        follow(child_process.fork("package", ["b"]))
+        """,
+    )
+
+    def events(message: object, code: int) -> list[object]:
+        ends = [["disconnect"], ["exit", code, None], ["close", code, None]]
+        return [["spawn"], ["message", message, None], *ends]
+
+    assert said == [
+        [events([1, 2, True, 0], 0), False, 0, None, False],
+        [events(["async", "x"], 7), False, 7, None, False],
+        [events(["a", "1"], 0), False, 0, None, False],
+        [events(["b"], 0), False, 0, None, False],
+    ]
+
+
+def test_the_options_of_fork_reach_the_child(tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text(
+        "import os, sys, signal\nfrom fastcluster import child_process\n"
+        "print(os.getcwd() == os.sep, os.environ.get('ONLY'), 'HOME' in os.environ,\n"
+        "      sys.flags.optimize, os.getsid(0) == os.getpid(), sep=' ', flush=True)\n"
+        "child_process.parent.on('message', lambda message, handle: child_process.parent.send(\n"
+        "    message, None, child_process.parent.disconnect))\n"
+    )
+    said = ran(
+        tmp_path,
+        """
+        from fastcluster import child_process
+        env = {name: os.environ[name] for name in ("PATH", "PYTHONPATH")}
+        child = child_process.fork(
+            os.path.abspath("helper.py"), cwd="/", env={**env, "ONLY": 1}, exec_argv=["-O"],
+            exec_path=sys.executable, silent=True, detached=True, serialization="advanced",
+        )
+        child.stdout.on("data", lambda data: say(data.decode()))
+        child.stdout.on("end", lambda: say("end"))
+        child.on("close", lambda code, name: say("close", code, name))
+        child.on("message", lambda message, handle: say(sorted(message)))
+        child.send({1, 2})
+        child_process.run()
+
+        child = child_process.fork(time.sleep, [60], kill_signal="SIGKILL", timeout=0.05)
+        child.on("exit", lambda code, name: say(code, name, child.killed))
+        child_process.run()
+
+        for wrong in ({"serialization": "xml"}, {"stdio": "pipe"}, {"exec_path": "x"},
+                      {"kill_signal": "TERM"}, {"timeout": 0}, {"uid": -1}):
+            try:
+                child_process.fork(time.sleep, [60], **wrong)
+            except (TypeError, ValueError) as error:
+                say(type(error).__name__)
+        """,
+    )
+    # The channel and a pipe are not in step with each other.
+    assert [1, 2] in said[0] + said[1] and ["True 1 False 1 True\n"] in said[:2]
+    assert said[2:5] == [["end"], ["close", 0, None], [None, "SIGKILL", True]]
+    assert said[5:] == [
+        [name]
+        for name in [
+            "ValueError",
+            "TypeError",
+            "ValueError",
+            "ValueError",
+            "ValueError",
+            "TypeError",
+        ]
+    ]
+
+
+def test_what_cannot_be_started_is_an_error_event(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        from fastcluster import child_process
+        wrong = ((print, {"cwd": "/no/folder"}), ("x.py", {"exec_path": "/no/python"}))
+        for what, options in wrong:
+            child = child_process.fork(what, **options)
+            for event in ("spawn", "disconnect", "exit", "close"):
+                child.on(event, lambda *words, event=event: say(event, *words))
+            child.on("error", lambda error: say(type(error).__name__, str(error)))
+            child_process.run()
+        """,
+    )
+    ends = [["disconnect"], ["exit", 1, None], ["close", 1, None]]
+    assert said == [
+        ["FileNotFoundError", "[Errno 2] No such file or directory: /no/folder"],
+        *ends,
+        ["FileNotFoundError", "[Errno 2] No such file or directory: /no/python"],
+        *ends,
+    ]
+
+
+def test_a_child_hears_that_its_parent_has_gone_and_may_go_on(tmp_path: Path) -> None:
+    program = Program(
+        tmp_path,
+        """
+        from fastcluster import child_process
+
+        def helper():
+            parent = child_process.parent
+            parent.on("message", lambda message, handle: None)
+            parent.on("disconnect", lambda: say("gone", parent.connected, parent.send(1)))
+
+        if len(sys.argv) > 1:
+            child = child_process.fork(helper)
+            child.on("spawn", lambda: say(child.pid))
+            child_process.run()
+        """,
+        "go",
+    )
+    [pid] = program.line()
+    program.process.kill()
+    assert program.line() == ["gone", False, False]
+    assert program.end(-9) == []
+    wait_until(lambda: is_gone(pid))
+
+
+def test_the_loop_of_cluster_serves_other_children_and_workers_fork_too(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        from fastcluster import child_process
+
+        def helper():
+            child_process.parent.send(cluster.is_worker)
+
+        if cluster.is_primary:
+            cluster.on("message", lambda worker, message, handle: say(message))
+            cluster.on("exit", lambda worker, code, name: say("worker", code, name))
+            child_process.fork(helper).on("message", lambda message, handle: say("own", message))
+            cluster.run()
+            cluster.fork()
+            cluster.run()
+        else:
+            child = child_process.fork(helper)
+            child.on("message", lambda message, handle: cluster.worker.send(["child's", message]))
+            child.on("exit", lambda code, name: cluster.worker.send(["child's end", code]))
+        """,
+    )
+    assert said == [
+        ["own", False],
+        [["child's", False]],
+        [["child's end", 0]],
+        ["worker", 0, None],
+    ]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

@@ -1,9 +1,15 @@
 """What the primary tells: events and their order, ends, messages; all on real processes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster_parts import ran
+
+from fastcluster.channel import pair
+from fastcluster.cluster_primary import PrimaryRole, Process, Worker
+from fastcluster.emitter import Emitter
+from fastcluster.link import Link
 
 
 def test_events_come_in_order_on_the_worker_first(tmp_path: Path) -> None:
@@ -125,6 +131,41 @@ def test_ten_megabytes_and_a_socket_arrive_together(tmp_path: Path) -> None:
         """,
     )
     assert said == [[10_000_000, "through"]]
+
+
+def test_a_server_is_sent_and_both_accept_from_it(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        if cluster.is_primary:
+            sock = socket.create_server(("127.0.0.1", 0))
+            worker = cluster.fork()
+            assert worker.send("serve", sock)
+            cluster.on("listening", lambda worker, address: worker.send("go"))
+            @worker.on("message")
+            def served(port, back):
+                say(port == sock.getsockname()[1] == back.getsockname()[1], get(port))
+                # Ours is still there, when the worker and its handle are gone.
+                worker.on("exit", lambda code, name: say(code, accepts(back)))
+                worker.disconnect()
+
+            def accepts(server):
+                with socket.create_connection(sock.getsockname()) as client:
+                    server.accept()[0].sendall(b"primary")
+                    return client.recv(100).decode()
+        else:
+            @cluster.worker.on("message")
+            def told(what, handle):
+                global server
+                if what == "serve":
+                    server = http.create_server(lambda request: "worker")
+                    server.listen(fd=handle.fileno(), exclusive=True)
+                else:
+                    cluster.worker.send(server.address().port, server)
+        cluster.run()
+        """,
+    )
+    assert said == [[True, "worker"], [0, "primary"]]
 
 
 def test_messages_that_are_sent_before_an_exit_arrive(tmp_path: Path) -> None:
@@ -289,3 +330,106 @@ def test_signals_that_the_program_handles_itself_end_nothing(tmp_path: Path) -> 
         """,
     )
     assert said == [["SIGUSR1"], ["SIGTERM"], ["go on", None], [0, True]]
+
+
+# ---- a worker's states, cell by cell, without processes
+
+WHERE = {"address": "127.0.0.1", "port": 1, "address_type": 4, "fd": None}
+
+FRAMES: dict[str, dict[str, Any]] = {
+    "online": {"online": {}},
+    "listening": {"listening": WHERE},
+    "ready": {"ready": {}},
+    "message": {"user": {"json": "hello"}},
+    "leaving": {"leaving": {"now": False}},
+}
+
+# (state, what happens): the next state, and what is told; a message is told in any state that
+# still has a channel, and whatever had come before an end is told before it.
+CELLS: dict[tuple[str, str], tuple[str, list[str]]] = {
+    ("none", "online"): ("online", ["online"]),
+    ("none", "listening"): ("listening", ["listening"]),
+    ("none", "ready"): ("none", ["ready"]),
+    ("none", "message"): ("none", ["message"]),
+    ("none", "leaving"): ("none", []),
+    ("none", "eof"): ("disconnected", ["disconnect"]),
+    ("none", "exit"): ("dead", ["disconnect", "exit"]),
+    ("online", "online"): ("online", []),
+    ("online", "listening"): ("listening", ["listening"]),
+    ("online", "ready"): ("online", ["ready"]),
+    ("online", "message"): ("online", ["message"]),
+    ("online", "leaving"): ("online", []),
+    ("online", "eof"): ("disconnected", ["disconnect"]),
+    ("online", "exit"): ("dead", ["disconnect", "exit"]),
+    ("listening", "online"): ("listening", []),
+    ("listening", "listening"): ("listening", ["listening"]),
+    ("listening", "ready"): ("listening", ["ready"]),
+    ("listening", "message"): ("listening", ["message"]),
+    ("listening", "leaving"): ("listening", []),
+    ("listening", "eof"): ("disconnected", ["disconnect"]),
+    ("listening", "exit"): ("dead", ["disconnect", "exit"]),
+    ("disconnected", "online"): ("disconnected", []),
+    ("disconnected", "listening"): ("disconnected", []),
+    ("disconnected", "ready"): ("disconnected", []),
+    ("disconnected", "message"): ("disconnected", []),
+    ("disconnected", "leaving"): ("disconnected", []),
+    ("disconnected", "eof"): ("disconnected", []),
+    ("disconnected", "exit"): ("dead", ["exit"]),
+}
+
+WAY_TO = {
+    "none": [],
+    "online": ["online"],
+    "listening": ["online", "listening"],
+    "disconnected": ["online", "eof"],
+}
+
+
+@pytest.mark.parametrize("cell", CELLS, ids="-".join)
+def test_a_workers_states_cell_by_cell(cell: tuple[str, str]) -> None:
+    events = Emitter()
+    role = PrimaryRole(events, lambda _: None)
+    ours, theirs = pair()
+    link, other = Link(ours), Link(theirs)
+    worker = Worker(1, Process(0, link))
+    worker._link = role._links[1] = link
+    role.workers[1] = worker
+    told: list[str] = []
+    for name in ("online", "listening", "ready", "message", "disconnect", "exit"):
+        worker.on(name, lambda *_, name=name: told.append(f"worker {name}"))
+        events.on(name, lambda *_, name=name: told.append(f"cluster {name}"))
+
+    def happens(what: str) -> None:
+        if what == "exit":
+            role._exited(worker, 0)
+            return
+        if what == "eof":
+            other.close()
+        else:
+            other.say(FRAMES[what])
+        role._hear(1)
+
+    state, what = cell
+    for step in WAY_TO[state]:
+        happens(step)
+    assert worker.state == state
+    told.clear()
+    happens(what)
+
+    after, expected = CELLS[cell]
+    assert worker.state == after
+    assert told == [f"{who} {name}" for name in expected for who in ("worker", "cluster")]
+    assert (1 in role.workers) == (after != "dead")
+    assert worker.is_connected() == (after in ("none", "online", "listening"))
+    assert worker.is_dead() == (after == "dead")
+    is_asked = what == "leaving" and state != "disconnected"
+    if after in ("disconnected", "dead"):
+        assert worker.exited_after_disconnect is False
+    else:
+        assert worker.exited_after_disconnect is (True if is_asked else None)
+    link.close()
+    other.close()
+
+
+def test_every_state_meets_everything_that_can_happen() -> None:
+    assert set(CELLS) == {(state, what) for state in WAY_TO for what in (*FRAMES, "eof", "exit")}

@@ -1,6 +1,9 @@
 """What a worker does: listens through the primary, leaves when told, dies with its primary."""
 
 import errno
+import os
+import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -211,6 +214,63 @@ def test_a_primary_that_is_killed_leaves_no_worker(tmp_path: Path) -> None:
     program.process.kill()
     program.process.communicate()
     until(lambda: all(is_gone(pid) for pid in pids), "the workers' end")
+
+
+def test_an_orphan_serves_what_it_has_accepted_and_a_busy_loop_ends_too(tmp_path: Path) -> None:
+    program = Program(
+        tmp_path,
+        """
+        def idle(request):
+            return "x"
+
+        def long(request):
+            say("long")
+            while not os.path.exists("go"):
+                time.sleep(0.005)
+            return "served"
+
+        def busy(request):
+            say("busy")
+            while True:
+                pass
+
+        if cluster.is_primary:
+            cluster.on("listening", lambda worker, address: say(
+                worker.id, worker.process.pid, address.port))
+            for _ in range(3):
+                cluster.fork()
+        else:
+            handler = [idle, long, busy][cluster.worker.id - 1]
+            http.create_server(handler, timeout_graceful_s=60 if handler is long else 0.2).listen(
+                0, exclusive=True)
+        cluster.run()
+        """,
+    )
+    workers = {number: (pid, port) for number, pid, port in (program.line() for _ in range(3))}
+    try:
+        clients = {}
+        for number, word in ((2, "long"), (3, "busy")):
+            client = socket.create_connection(("127.0.0.1", workers[number][1]), timeout=20)
+            client.sendall(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+            assert program.line() == [word]
+            clients[number] = client
+        program.process.kill()
+        until(lambda: is_gone(workers[1][0]), "the end of the idle one")
+        until(lambda: is_gone(workers[3][0]), "the end of the busy one")
+        assert not is_gone(workers[2][0])
+        (tmp_path / "go").touch()
+        answer = b""
+        while data := clients[2].recv(65536):
+            answer += data
+        assert answer.startswith(b"HTTP/1.1 200") and answer.endswith(b"served")
+        until(lambda: is_gone(workers[2][0]), "the end of the one that served")
+    finally:
+        for pid, _ in workers.values():
+            if not is_gone(pid):
+                os.kill(pid, signal.SIGKILL)
+        for client in clients.values():
+            client.close()
+        program.process.communicate()
 
 
 @pytest.mark.node("test-cluster-primary-error")

@@ -108,3 +108,19 @@ def test_the_starter_replaces_a_worker_that_dies(example: Callable[..., Example]
     assert f"cluster worker {N + 1} started\n" in text
     assert len(re.findall(r"cluster worker \d+ disconnect\n", text)) == N + 1
     assert len(re.findall(r"cluster worker \d+ died\n", text)) == N + 1
+
+
+def test_cluster_sticky_remembers_a_visitor(example: Callable[..., Example]) -> None:
+    running = example("cluster_sticky.py", "0")
+    port = running.until(r"listens on port (\d+)", times=N)[0]
+    answers = [
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30).read().decode()
+        for _ in range(6)
+    ]
+    workers = {answer.rpartition(" ")[2] for answer in answers}
+    assert len(workers) == 1
+    assert [answer.split(",")[0] for answer in answers] == [
+        f"visit {n} of 127.0.0.1" for n in range(1, 7)
+    ]
+    running.process.send_signal(signal.SIGTERM)
+    running.end()

@@ -69,7 +69,8 @@ LAYERS = {
     "asgi": 36,
     "wsgi_call": 30,
     "wsgi_environ": 30,
-    "child_process": 32,
+    "children": 32,
+    "child_process": 33,
     "wsgi_pool": 32,
     "native": 35,
     "native_async": 36,
@@ -96,7 +97,7 @@ LAYERS = {
     "privileges": 15,
     "http": 40,
     "emitter": 30,
-    "link": 32,
+    "link": 31,
     "stdio": 31,
     "program": 30,
     "cluster_worker": 45,
@@ -145,6 +146,7 @@ BYTES = (
         "app",
         "app_async",
         "app_exchange",
+        "children",
         "cli",
         "cluster",
         "cluster_primary",
@@ -263,6 +265,7 @@ def test_one_verb_one_file_in_c(verb: str, owners: set[str]) -> None:
 PYTHON_VERBS = [
     (r"\bos\.fork\(", {"child_process.py"}),
     (r"\bos\.(waitpid|kill)\b", {"child_process.py", "seating.py", "cluster_primary.py"}),
+    (r"\bos\.(waitpid|kill)\b", {"seating.py", "children.py"}),
     (r"\.bind\((?!\*)", {"sockets.py"}),
     # Which loop's thread waits, and the one wait of a handler that writes too much.
     (r"\bwith nogil:", {"server.pyx", "exchange.pyx", "round_robin.pyx"}),
@@ -271,6 +274,8 @@ PYTHON_VERBS = [
     (r"\bhttptools\b", {"parser.pyx", "cli.py"}),
     # A worker is given variables; these two read them.
     (r"\bos\.(environ|getenv)\b", {"config.py", "surroundings.py", "cluster_worker.py"}),
+    # A worker is given variables; only config.py reads them.
+    (r"\bos\.(environ|getenv)\b", {"config.py", "child_process.py", "cluster_worker.py"}),
 ]
 
 

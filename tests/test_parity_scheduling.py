@@ -13,12 +13,6 @@ import test_parity_leaving
 import test_parity_listening
 from cluster_parts import Program, ran
 
-from fastcluster import cluster
-
-pytestmark = pytest.mark.skipif(
-    not hasattr(cluster, "SCHED_RR"), reason="scheduling policies are being built"
-)
-
 GET = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
 
 

@@ -407,6 +407,7 @@ def test_out_of_descriptors_it_pauses_and_goes_on(
 def test_a_wait_ends_by_others_or_by_time_and_not_by_connections(make: Any) -> None:
     cluster = make(1)
     poller = Poller(cluster.dispatcher)
+    poller.register(cluster.dispatcher.fileno())  # for those who wait with something else
     cluster.connect()
     assert poller.poll(10) == []
     assert cluster.robin.accepted == 1
