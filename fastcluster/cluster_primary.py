@@ -197,16 +197,20 @@ class PrimaryRole:
         )
         self._last_id = birth.worker_id
         worker = Worker(birth.worker_id, process)
-        worker._link = process.link
         worker.slot, worker.generation = birth.slot, birth.generation
+        self.take_in(worker, process)
+        family.later(lambda: self.events.emit("fork", worker))
+        return worker
+
+    def take_in(self, worker: Worker, process: Process) -> None:
+        """Have a worker, and hear what its process tells."""
+        worker._link = process.link
         self.workers[worker.id] = worker
         self._links[worker.id] = process.link
         process.when_told = lambda frame: self._heard(worker, frame)
         process.on("message", functools.partial(self._tell, worker, "message"))
         process.on("disconnect", lambda: self._disconnected(worker))
         process.on("exit", lambda code, name: self._exited(worker))
-        family.later(lambda: self.events.emit("fork", worker))
-        return worker
 
     def _forked(self) -> None:
         """Be in a forked child: forget the workers, and close what is the parent's."""

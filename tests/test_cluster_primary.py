@@ -7,6 +7,7 @@ import pytest
 from cluster_parts import ran
 
 from fastcluster.channel import pair
+from fastcluster.children import Family
 from fastcluster.cluster_primary import PrimaryRole, Process, Worker
 from fastcluster.emitter import Emitter
 from fastcluster.link import Link
@@ -391,9 +392,11 @@ def test_a_workers_states_cell_by_cell(cell: tuple[str, str]) -> None:
     role = PrimaryRole(events, lambda _: None)
     ours, theirs = pair()
     link, other = Link(ours), Link(theirs)
-    worker = Worker(1, Process(0, link))
-    worker._link = role._links[1] = link
-    role.workers[1] = worker
+    process = Process(0, link)
+    family = Family()
+    family.add(process)
+    worker = Worker(1, process)
+    role.take_in(worker, process)
     told: list[str] = []
     for name in ("online", "listening", "ready", "message", "disconnect", "exit"):
         worker.on(name, lambda *_, name=name: told.append(f"worker {name}"))
@@ -401,13 +404,14 @@ def test_a_workers_states_cell_by_cell(cell: tuple[str, str]) -> None:
 
     def happens(what: str) -> None:
         if what == "exit":
-            role._exited(worker, 0)
+            process._wait = lambda: 0  # type: ignore[method-assign]
+            family.reap()
             return
         if what == "eof":
             other.close()
         else:
             other.say(FRAMES[what])
-        role._hear(1)
+        process.hear()
 
     state, what = cell
     for step in WAY_TO[state]:
