@@ -57,10 +57,10 @@ class Program:
         assert text, self.process.communicate()[1].decode()
         return json.loads(text)
 
-    def end(self, code: int = 0) -> list[Any]:
+    def end(self, code: int = 0, timeout_s: float = 50) -> list[Any]:
         """Wait for its end, and return all that it has said since."""
         try:
-            out, err = self.process.communicate(timeout=55)
+            out, err = self.process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
@@ -69,9 +69,16 @@ class Program:
         return [json.loads(line) for line in out.splitlines()]
 
 
-def ran(folder: Path, text: str, *args: str, code: int = 0, command: str = "python") -> list[Any]:
+def ran(
+    folder: Path,
+    text: str,
+    *args: str,
+    code: int = 0,
+    command: str = "python",
+    timeout_s: float = 50,
+) -> list[Any]:
     """Run a program to its end and return what it said."""
-    return Program(folder, text, *args, command=command).end(code)
+    return Program(folder, text, *args, command=command).end(code, timeout_s)
 
 
 def is_gone(pid: int) -> bool:
