@@ -56,7 +56,7 @@ LAYERS = {
     "sockets": 30,
     "welcome": 30,
     "broken": 30,
-    "watcher": 33,
+    "watcher": 34,
     "asgi_scope": 30,
     "websocket_frames": 30,
     "websocket_handshake": 30,
