@@ -21,7 +21,7 @@ from fastcluster import child_process, proc
 from fastcluster.channel import Channel
 from fastcluster.child_process import Child, Closable
 from fastcluster.config import Config, polling_wanted
-from fastcluster.errors import UsageError
+from fastcluster.errors import EXIT_OK, UsageError
 
 # What uvicorn watches and leaves out where nobody says anything.
 INCLUDED = ("*.py",)
@@ -180,7 +180,7 @@ def watch(rules: Rules, channel: Channel, app: str) -> int:
     while True:
         changes = notify.watch(DEBOUNCE_MS, STEP_MS, 0, None)
         if not isinstance(changes, set):
-            return 0  # a signal
+            return EXIT_OK  # a signal
         paths = sorted({path for _, path in changes if rules.counts(path)})
         if paths:
             forget_bytecode(paths)
@@ -206,7 +206,7 @@ def _notify_of(roots: Sequence[str], channel: Channel) -> Any:
 def _leave_with_primary(fd: int) -> None:
     # The primary never speaks to us: readable means EOF.
     select.select([fd], [], [])
-    os._exit(0)
+    os._exit(EXIT_OK)
 
 
 def forget_bytecode(paths: Iterable[str]) -> None:
