@@ -11,7 +11,8 @@ _Static_assert(offsetof(fc_slot, note) == 2 * FC_CACHE_LINE,
 _Static_assert(offsetof(fc_slot, requests) + sizeof(uint64_t) <= FC_CACHE_LINE,
                "the counters are one cache line");
 _Static_assert(offsetof(fc_slot, limit) == FC_CACHE_LINE, "nobody writes beside the counters");
-_Static_assert(sizeof(fc_slot) == 4 * FC_CACHE_LINE, "a note is one pair of lines");
+_Static_assert(offsetof(fc_slot, stall_ns) == 4 * FC_CACHE_LINE, "a note is one pair of lines");
+_Static_assert(sizeof(fc_slot) % (2 * FC_CACHE_LINE) == 0, "slots meet in no pair of lines");
 
 size_t fc_board_bytes(uint32_t slots) { return sizeof(fc_board) + slots * sizeof(fc_slot); }
 
@@ -37,6 +38,13 @@ void fc_board_destroy(fc_board *board) {
   if (board != NULL) munmap(board, fc_board_bytes(board->slots));
 }
 
+uint64_t fc_latency_floor(uint32_t bucket) {
+  uint32_t octave = bucket >> FC_LATENCY_SUB_BITS;
+  if (octave == 0) return (uint64_t)bucket << FC_LATENCY_UNIT_BITS;
+  uint64_t sub = (bucket & ((1 << FC_LATENCY_SUB_BITS) - 1)) + (1 << FC_LATENCY_SUB_BITS);
+  return sub << (octave - 1) << FC_LATENCY_UNIT_BITS;
+}
+
 uint32_t fc_board_take(fc_board *board, uint32_t index, int64_t now_ms) {
   if (index >= board->slots) return 0;
   fc_slot *slot = &board->slot[index];
@@ -48,12 +56,13 @@ uint32_t fc_board_take(fc_board *board, uint32_t index, int64_t now_ms) {
   atomic_store(&slot->connections, 0);
   atomic_store(&slot->running, 0);
   atomic_store(&slot->heartbeat_ms, now_ms);
-  atomic_store(&slot->accepted, 0);
-  atomic_store(&slot->handed_over, 0);
-  atomic_store(&slot->requests, 0);
   atomic_store(&slot->limit, FC_SLOT_NO_LIMIT);
   atomic_store(&slot->drops, 0);
   atomic_store(&slot->taken, 0);
+  fc_count(&slot->tally.requests, atomic_exchange(&slot->requests, 0));
+  fc_count(&slot->tally.accepted, atomic_exchange(&slot->accepted, 0));
+  fc_count(&slot->tally.handed_over, atomic_exchange(&slot->handed_over, 0));
+  atomic_store(&slot->stall_ns, 0);
   atomic_store(&slot->note.len, 0);
   if (atomic_load(&board->used) <= index) atomic_store(&board->used, index + 1);
   uint32_t generation = atomic_load(&slot->generation) + 1;

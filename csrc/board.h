@@ -8,7 +8,10 @@
  * of them.  `connections` alone is written by others too: whoever hands a
  * connection over counts it at the receiver, so that counts move with the
  * descriptor.  The memory is made by the primary before it forks (mmap,
- * MAP_SHARED | MAP_ANONYMOUS) and freed by nobody.  It knows no sockets. */
+ * MAP_SHARED | MAP_ANONYMOUS) and freed by nobody.  It knows no sockets.
+ *
+ * What a slot has counted in all is its tally, which no successor starts anew:
+ * the sum over all slots never goes back. */
 #ifndef FC_BOARD_H
 #define FC_BOARD_H
 
@@ -37,6 +40,32 @@ typedef struct fc_note {
   char text[FC_NOTE_TEXT_BYTES];    /* method and target as they came, cut off */
 } fc_note;
 
+/* Latencies are counted in buckets that grow with them: 16 for each power of
+ * two, so a bucket's middle is within 1/32 of whatever fell into it, from 1 us
+ * (16 units of 64 ns) to 18 minutes; what lasts longer is in the last one. */
+#define FC_LATENCY_UNIT_BITS 6
+#define FC_LATENCY_SUB_BITS 4
+#define FC_LATENCY_BUCKETS 496
+
+/* Of all workers that the slot has had; one writer at a time, as they live one
+ * after the other. */
+typedef struct fc_tally {
+  _Atomic uint64_t requests; /* these three: of the workers before this one */
+  _Atomic uint64_t accepted;
+  _Atomic uint64_t handed_over;
+  _Atomic uint64_t bytes_in; /* read from connections, and written to them */
+  _Atomic uint64_t bytes_out;
+  _Atomic uint64_t statuses[5]; /* responses of 1xx, 2xx … 5xx, whatever is beyond in the last */
+  _Atomic uint64_t errors;      /* the application failed */
+  _Atomic uint64_t lost;        /* the client was gone before its response was whole */
+  _Atomic uint64_t refused;     /* no application saw them: malformed, too large, too late */
+  _Atomic uint64_t latency_ns;  /* from the turn that read the request to the response's end */
+  _Atomic uint64_t queue_ns;    /* the part of it before the application had the request;
+                                 * the rest is the handler's */
+  _Atomic uint64_t busy_ns;     /* turns, without their waits */
+  _Atomic uint64_t latency[FC_LATENCY_BUCKETS];
+} fc_tally;
+
 typedef struct fc_slot {
   _Alignas(2 * FC_CACHE_LINE) _Atomic int32_t state; /* FC_SLOT_… */
   _Atomic int32_t pid;
@@ -54,6 +83,8 @@ typedef struct fc_slot {
   _Atomic uint32_t taken; /* parcels of this generation that left its inbox */
   /* Processors fetch lines in pairs, so not in the next one. */
   _Alignas(2 * FC_CACHE_LINE) fc_note note;
+  _Alignas(2 * FC_CACHE_LINE) _Atomic uint64_t stall_ns; /* the longest turn */
+  fc_tally tally;
 } fc_slot;
 
 typedef struct fc_board {
@@ -75,9 +106,9 @@ fc_board *fc_board_open(uint32_t slots, int fd);
 size_t fc_board_bytes(uint32_t slots);
 void fc_board_destroy(fc_board *board);
 
-/* Takes a slot for a new worker: generation + 1, counters 0, no note, no limit, BOOTING.  Called
- * by the primary before the fork.  Returns the generation, which is never 0;
- * 0 for a slot that the board does not have. */
+/* Takes a slot for a new worker: generation + 1, counters 0 (the tally keeps what
+ * they were), no note, no limit, BOOTING.  Called by the primary before the fork.  Returns the
+ * generation, which is never 0; 0 for a slot that the board does not have. */
 uint32_t fc_board_take(fc_board *board, uint32_t index, int64_t now_ms);
 
 /* The READY slot other than `self` that waits in its poll and holds the fewest
@@ -86,11 +117,52 @@ uint32_t fc_board_take(fc_board *board, uint32_t index, int64_t now_ms);
  * have leaves nobody out. */
 int fc_board_least(const fc_board *board, uint32_t self, int32_t most);
 
+/* The shortest latency, in ns, that falls into a bucket; for FC_LATENCY_BUCKETS
+ * the end of the last one. */
+uint64_t fc_latency_floor(uint32_t bucket);
+
+/* The bucket of a latency: constant time, some ten instructions. */
+static inline uint32_t fc_latency_bucket(uint64_t ns) {
+  uint64_t units = ns >> FC_LATENCY_UNIT_BITS;
+  if (units < 1 << FC_LATENCY_SUB_BITS) return (uint32_t)units;
+  uint32_t shift = 63 - (uint32_t)__builtin_clzll(units) - FC_LATENCY_SUB_BITS;
+  uint32_t bucket = (shift << FC_LATENCY_SUB_BITS) + (uint32_t)(units >> shift);
+  return bucket < FC_LATENCY_BUCKETS ? bucket : FC_LATENCY_BUCKETS - 1;
+}
+
 /* The hot path's counters.  Relaxed: one writer, and readers that only look. */
-static inline void fc_slot_served(fc_slot *slot) {
-  atomic_store_explicit(&slot->requests,
-                        atomic_load_explicit(&slot->requests, memory_order_relaxed) + 1,
+static inline void fc_count(_Atomic uint64_t *counter, uint64_t more) {
+  atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + more,
                         memory_order_relaxed);
+}
+static inline void fc_slot_served(fc_slot *slot) { fc_count(&slot->requests, 1); }
+static inline void fc_slot_status(fc_slot *slot, int status) {
+  uint32_t class = (uint32_t)status / 100 - 1;
+  fc_count(&slot->tally.statuses[class < 5 ? class : 4], 1);
+}
+/* From one moment to a later one.  Whoever refreshes the loop's clock within a turn
+ * may make it the earlier one by a little: that is 0. */
+static inline uint64_t fc_span_ns(int64_t from_ns, int64_t to_ns) {
+  return to_ns > from_ns ? (uint64_t)(to_ns - from_ns) : 0;
+}
+/* A response has ended: its request was there at `noticed_ns` and waited for
+ * `queued_ns` before the application had it. */
+static inline void fc_slot_answered(fc_slot *slot, int status, int64_t noticed_ns,
+                                    uint64_t queued_ns, int64_t now_ns) {
+  uint64_t latency = fc_span_ns(noticed_ns, now_ns);
+  fc_slot_status(slot, status);
+  fc_count(&slot->tally.latency_ns, latency);
+  fc_count(&slot->tally.queue_ns, queued_ns);
+  fc_count(&slot->tally.latency[fc_latency_bucket(latency)], 1);
+}
+/* A turn that began at `began_ns` has gone on from `since_ns` until now. */
+static inline void fc_slot_worked(fc_slot *slot, int64_t began_ns, int64_t since_ns,
+                                  int64_t now_ns) {
+  fc_count(&slot->tally.busy_ns, (uint64_t)(now_ns - since_ns));
+  uint64_t whole = (uint64_t)(now_ns - began_ns);
+  if (whole > atomic_load_explicit(&slot->stall_ns, memory_order_relaxed)) {
+    atomic_store_explicit(&slot->stall_ns, whole, memory_order_relaxed);
+  }
 }
 static inline void fc_slot_run(fc_slot *slot, int32_t more) {
   atomic_store_explicit(&slot->running,

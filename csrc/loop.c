@@ -86,17 +86,18 @@ void fc_loop_unwatch(fc_loop *loop, fc_source *source) {
   source->watching = 0;
 }
 
-/* The coarse clocks tick every 1 to 4 ms, far below the wheel's tick, and cost a
- * fraction of the exact ones. */
-static int64_t monotonic_ms(void) {
+int64_t fc_loop_clock(void) {
   struct timespec now;
-  clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-  return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/* Exact, since latencies are counted from it.  The wall clock is the coarse one,
+ * which ticks every 1 to 4 ms and costs a fraction; the second is all we ask of it. */
 void fc_loop_refresh(fc_loop *loop) {
   struct timespec now;
-  loop->now_ms = monotonic_ms();
+  loop->now_ns = fc_loop_clock();
+  loop->now_ms = loop->now_ns / 1000000;
   clock_gettime(CLOCK_REALTIME_COARSE, &now);
   loop->unix_second = (int64_t)now.tv_sec;
 }
@@ -205,10 +206,9 @@ static int make_timer(fc_loop *loop) {
 }
 
 /* From now until a moment of the loop's clock, which is behind by the length of
- * the turn.  At least 1 ms: a coarse clock that lags a little would else make
- * the timer fire again and again until the clock has caught up. */
+ * the turn.  At least 1 ms, which the clock in milliseconds may lag. */
 static struct timespec span_until(int64_t at_ms) {
-  int64_t wait_ms = at_ms - monotonic_ms();
+  int64_t wait_ms = at_ms - fc_loop_clock() / 1000000;
   if (wait_ms < 1) wait_ms = 1;
   struct timespec span;
   span.tv_sec = (time_t)(wait_ms / 1000);

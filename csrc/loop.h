@@ -36,7 +36,8 @@ struct epoll_event;
 typedef struct fc_loop {
   int poll_fd;
   int timer_fd;
-  int64_t now_ms;      /* monotonic, as of the last wait or refresh */
+  int64_t now_ns;      /* monotonic, as of the last wait or refresh */
+  int64_t now_ms;      /* the same in milliseconds */
   int64_t unix_second; /* wall clock, likewise */
   int64_t timer_at_ms; /* when timer_fd fires; 0: disarmed */
   int ready;           /* events of the last wait */
@@ -66,6 +67,8 @@ void fc_loop_unwatch(fc_loop *loop, fc_source *source);
  * others).  Refreshes the clocks. */
 int fc_loop_wait(fc_loop *loop, int timeout_ms);
 
+/* The monotonic clock, exact to tens of nanoseconds, which is also what it costs. */
+int64_t fc_loop_clock(void);
 /* Reads the clocks again, for callers that worked long or do not wait. */
 void fc_loop_refresh(fc_loop *loop);
 

@@ -155,6 +155,8 @@ cdef class HttpConnection(Connection):
         fc_slot_run(self.service.slot, -1)
         if exchange.gate is not None:
             exchange.gate.left(exchange, consumer)
+        if exchange.response_state != RESPONSE_DONE:
+            fc_count(&self.service.slot.tally.lost, 1)
         if consumer is None or exchange.response_state == RESPONSE_DONE:
             return 0
         try:
@@ -210,6 +212,7 @@ cdef class HttpConnection(Connection):
                 return self.on_eof()
             self.broken = True
             return self.settle()
+        fc_count(&service.slot.tally.bytes_in, <uint64_t>n)
         if self.phase == LINGER:
             self.discarded += <uint64_t>n
             if self.discarded > LINGER_BYTES:
@@ -438,6 +441,8 @@ cdef class HttpConnection(Connection):
         exchange.minor = parser.request.minor
         exchange.declared = -1
         exchange.began_ms = service.loop.now_ms
+        exchange.noticed_ns = service.loop.now_ns
+        exchange.queued_ns = fc_span_ns(exchange.noticed_ns, service.clock_ns)
         self.exchange = exchange
         self.requests += 1
         self.keep_alive = framing.keep_alive
@@ -593,6 +598,8 @@ cdef class HttpConnection(Connection):
         cdef fc_head *head = &service.head
         cdef bytes length = b"%d" % len(body)
         self.log_refusal(status, why)
+        fc_count(&service.slot.tally.refused, 1)
+        fc_slot_status(service.slot, status)
         if self.parser != NULL:
             service.give_parser(self.parser)
             self.parser = NULL
@@ -672,6 +679,7 @@ cdef class HttpConnection(Connection):
             return self.forget_unsent(out)
         before = out.bytes
         result = fc_out_flush(out, self.io.source.fd)
+        fc_count(&service.slot.tally.bytes_out, before - out.bytes)
         give_back_owners(out)
         if result == FC_OK:
             self.full = False

@@ -38,7 +38,7 @@ Answer = tuple[int, Mapping[str, Any]]
 class PrimaryLike(Protocol):
     """What is asked of primary.Primary."""
 
-    def status(self) -> dict[str, Any]: ...
+    def status(self, histograms: bool = False) -> dict[str, Any]: ...
     def reload(self, on_end: TellEnd | None = None) -> Renewal: ...
     def restart(self, number: int, on_end: TellEnd | None = None) -> Renewal: ...
     def drain(self, number: int | None = None, on_end: TellEnd | None = None) -> Renewal: ...
@@ -257,7 +257,8 @@ class Control:
         getattr(self, name)(client, words)
 
     def _status(self, client: Client, words: dict[str, str]) -> None:
-        self._answer(client, 200, {"name": self.name, **self._primary.status()})
+        status = self._primary.status(words.get("histograms") == "1")
+        self._answer(client, 200, {"name": self.name, **status})
 
     def _reload(self, client: Client, words: dict[str, str]) -> None:
         self._await(client, words, self._primary.reload)

@@ -95,12 +95,28 @@ cdef extern from "board.h" nogil:
         FC_BOARD_SLOTS_MAX
         FC_NOTE_PEER_BYTES
         FC_NOTE_TEXT_BYTES
+        FC_LATENCY_BUCKETS
 
     ctypedef struct fc_note:
         int64_t since_ms
         uint32_t len
         uint8_t *peer
         char *text
+
+    ctypedef struct fc_tally:
+        uint64_t requests
+        uint64_t accepted
+        uint64_t handed_over
+        uint64_t bytes_in
+        uint64_t bytes_out
+        uint64_t *statuses
+        uint64_t errors
+        uint64_t lost
+        uint64_t refused
+        uint64_t latency_ns
+        uint64_t queue_ns
+        uint64_t busy_ns
+        uint64_t *latency
 
     # Atomics, each a relaxed or sequentially consistent access when used by name.
     ctypedef struct fc_slot:
@@ -118,6 +134,8 @@ cdef extern from "board.h" nogil:
         int32_t drops
         uint32_t taken
         fc_note note
+        uint64_t stall_ns
+        fc_tally tally
 
     ctypedef struct fc_board:
         uint32_t slots
@@ -129,7 +147,14 @@ cdef extern from "board.h" nogil:
     void fc_board_destroy(fc_board *board)
     uint32_t fc_board_take(fc_board *board, uint32_t index, int64_t now_ms)
     int fc_board_least(const fc_board *board, uint32_t self, int32_t most)
+    uint64_t fc_latency_floor(uint32_t bucket)
+    void fc_count(uint64_t *counter, uint64_t more)
     void fc_slot_served(fc_slot *slot)
+    void fc_slot_status(fc_slot *slot, int status)
+    void fc_slot_answered(fc_slot *slot, int status, int64_t noticed_ns,
+                          uint64_t queued_ns, int64_t now_ns)
+    uint64_t fc_span_ns(int64_t from_ns, int64_t to_ns)
+    void fc_slot_worked(fc_slot *slot, int64_t began_ns, int64_t since_ns, int64_t now_ns)
     void fc_slot_run(fc_slot *slot, int32_t more)
     void fc_slot_note(fc_slot *slot, const char *line, size_t len, const void *peer,
                       int64_t now_ms)
@@ -157,6 +182,7 @@ cdef extern from "loop.h" nogil:
 
     ctypedef struct fc_loop:
         int poll_fd
+        int64_t now_ns
         int64_t now_ms
         int64_t unix_second
         char *buffer
@@ -167,6 +193,7 @@ cdef extern from "loop.h" nogil:
     int fc_loop_watch_shared(fc_loop *loop, fc_source *source)
     void fc_loop_unwatch(fc_loop *loop, fc_source *source)
     int fc_loop_wait(fc_loop *loop, int timeout_ms)
+    int64_t fc_loop_clock()
     void fc_loop_refresh(fc_loop *loop)
     fc_source *fc_loop_next(fc_loop *loop, int *what)
     int fc_loop_left(const fc_loop *loop)

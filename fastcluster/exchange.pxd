@@ -130,6 +130,7 @@ cdef class Service:
     cdef fc_parser *parsers      # spare ones
     cdef int n_parsers
     cdef fc_slot *slot           # this worker's line on the scoreboard, never NULL
+    cdef int64_t clock_ns        # monotonic, as it was read last: by a turn or an answer
     cdef Limits limits
     cdef readonly Handler handler
     cdef readonly Handler gate   # overload.OverloadHandler or None
@@ -226,6 +227,8 @@ cdef class Exchange:
     cdef int64_t declared            # its Content-Length, -1: none
     cdef int64_t began_ms
     cdef int64_t ended_ms
+    cdef int64_t noticed_ns          # the turn that read the request
+    cdef uint64_t queued_ns          # from then until the handler had it
     cdef bytes trailers              # what add_trailer() has gathered, or None
     cdef tuple origin                # (host, port, scheme) by a trusted proxy's word, or None
     cdef object notes                # of the observer, or None: it does not look at this one

@@ -484,6 +484,10 @@ cdef class Exchange:
         cdef Service service = connection.service
         self.response_state = RESPONSE_DONE
         self.ended_ms = service.loop.now_ms
+        # The one reading of a clock that a request costs.
+        service.clock_ns = fc_loop_clock()
+        fc_slot_answered(service.slot, self.status, self.noticed_ns, self.queued_ns,
+                         service.clock_ns)
         if self.notes is not None:
             service.observer.ended(self)
         if connection.corked:
@@ -495,6 +499,8 @@ cdef class Exchange:
         cdef fc_span reason
         if self.connection is None or self.response_state == RESPONSE_DONE:
             return 0
+        if status >= 500:
+            fc_count(&self.connection.service.slot.tally.errors, 1)
         if self.response_state == RESPONSE_STARTED:
             return self.cut_off()
         reason = fc_head_reason(status)

@@ -457,9 +457,24 @@ class Primary(Seating):
         moments = [moment for moment in moments if moment < math.inf]
         return min(moments, default=None)
 
-    def status(self) -> dict[str, Any]:
-        """Return what there is to know, in values that JSON has; durations in seconds."""
+    def status(self, histograms: bool = False) -> dict[str, Any]:
+        """Return what there is to know, in values that JSON has; durations in seconds.
+
+        histograms: with the latencies that were counted, bucket by bucket.
+        """
         now = self._now()
+        workers = [
+            reports.status_of(
+                worker,
+                self._board,
+                now,
+                self._world.rss_bytes(worker.pid),
+                self._world.cpu_s(worker.pid),
+                histograms=histograms,
+            )
+            for worker in sorted(self.workers.values(), key=lambda w: (w.seat.number, w.pid))
+        ]
+        cpu_s = self._world.reaped_cpu_s() + sum(worker["cpu_s"] for worker in workers)
         return {
             "pid": os.getpid(),
             "version": __version__,
@@ -470,10 +485,12 @@ class Primary(Seating):
             "wanted": len(self._seats),
             "most": self._config.most_workers,
             "resting": [seat.number for seat in self._seats if seat.rests],
-            "workers": [
-                reports.status_of(worker, self._board, now, self._world.rss_bytes(worker.pid))
-                for worker in sorted(self.workers.values(), key=lambda w: (w.seat.number, w.pid))
-            ],
+            "totals": {
+                **reports.totals_of(self._board.total(), workers, histograms=histograms),
+                "cpu_s": round(cpu_s, 3),
+                "restarts": self._restarts,
+            },
+            "workers": workers,
         }
 
     # ---- what the table names

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import sys
 from io import FileIO
 from pathlib import Path
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
 _CGROUPS = Path("/sys/fs/cgroup")
 _VMSTAT = Path("/proc/vmstat")
 # TASK_COMM_LEN without its NUL.
@@ -29,6 +31,22 @@ def rss_bytes(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor time that a process has used, in seconds, 0 if nobody knows."""
+    try:
+        # Counted from the name's closing parenthesis, since a name may hold anything.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+def reaped_cpu_s() -> float:
+    """Return the processor time of our children that were reaped, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def oom_kills() -> int | None:

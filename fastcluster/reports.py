@@ -7,8 +7,10 @@ given to another.  What clients sent comes as it was; log.py escapes it.
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from typing import Any
 
+from fastcluster import metrics
 from fastcluster.child_process import how_it_ended
 from fastcluster.roster import Board, Worker, count
 
@@ -50,10 +52,25 @@ def epitaph(worker: Worker, board: Board, oom_kills: int) -> str:
     )
 
 
-def status_of(worker: Worker, board: Board, now_s: float, rss_bytes: int) -> dict[str, Any]:
-    """Return a worker as `fastcluster status` shows it, in values that JSON has."""
+def status_of(
+    worker: Worker,
+    board: Board,
+    now_s: float,
+    rss_bytes: int,
+    cpu_s: float = 0.0,
+    *,
+    histograms: bool = False,
+) -> dict[str, Any]:
+    """Return a worker as `fastcluster status` shows it, in values that JSON has.
+
+    histograms: with its latencies as metrics.py has them, which are many numbers.
+    """
     slot = board.read(worker.slot)
+    tally = metrics.since(board.tally(worker.slot), worker.before)
+    last = board.last_request(worker.slot)
     return {
+        **metrics.figures(tally),
+        **({"histogram": tally["latency"]} if histograms else {}),
         "number": worker.seat.number,
         "pid": worker.pid,
         "state": worker.state.name.lower(),
@@ -67,6 +84,22 @@ def status_of(worker: Worker, board: Board, now_s: float, rss_bytes: int) -> dic
         "requests": slot["requests"],
         "accepted": slot["accepted"],
         "handed_over": slot["handed_over"],
+        "stall_s": slot["stall_ns"] / 1e9,
         "rss_bytes": rss_bytes,
-        "request": board.last_request(worker.slot) if slot["running"] > 0 else None,
+        "cpu_s": round(cpu_s, 3),
+        "request": last if slot["running"] > 0 else None,
+        "last_request": last,
+    }
+
+
+def totals_of(
+    tally: dict[str, Any], workers: Sequence[dict[str, Any]], *, histograms: bool = False
+) -> dict[str, Any]:
+    """Return what all workers that ever were have done, and how evenly those that are."""
+    shares = [worker["requests"] for worker in workers if worker["state"] == "ready"]
+    mean = sum(shares) / len(shares) if shares else 0
+    return {
+        **metrics.figures(tally),
+        **({"histogram": tally["latency"]} if histograms else {}),
+        "accept_imbalance": round(max(shares) / mean, 3) if mean else 1.0,
     }

@@ -13,6 +13,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from fastcluster import metrics
 from fastcluster.channel import Channel
 from fastcluster.heartbeat import Pulse
 from fastcluster.retirement import Allowance
@@ -80,6 +81,8 @@ class Board(Protocol):
     def release(self, index: int) -> None: ...
     def read(self, index: int) -> dict[str, int]: ...
     def last_request(self, index: int) -> dict[str, Any] | None: ...
+    def tally(self, index: int) -> dict[str, Any]: ...
+    def total(self) -> dict[str, Any]: ...
 
 
 @dataclass(eq=False, slots=True)
@@ -119,6 +122,7 @@ class Worker:
     status: int = 0  # as waitpid gave it
     was_killed: bool = False  # by us
     is_loaded: bool = False  # the application is, and starts up
+    before: dict[str, Any] = field(default_factory=metrics.nothing)  # the slot's tally until it
     pulse: Pulse = field(default_factory=Pulse)
     allowance: Allowance = field(default_factory=Allowance)
 

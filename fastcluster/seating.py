@@ -54,6 +54,8 @@ class World:
     waitpid: Callable[[int, int], tuple[int, int]] = os.waitpid
     kill: Callable[[int, int], None] = os.kill
     rss_bytes: Callable[[int], int] = proc.rss_bytes
+    cpu_s: Callable[[int], float] = proc.cpu_s
+    reaped_cpu_s: Callable[[], float] = proc.reaped_cpu_s
     oom_kills: Callable[[], int | None] = proc.oom_kills
     is_in_foreground: Callable[[], bool] = proc.is_in_foreground
     # Reopens the log files -> which ones, and the descriptors to hand down.
@@ -92,6 +94,7 @@ class Seating:
         self._ever_ready = False
         self._stopping = False
         self._serial = 0  # of the worker that was forked last
+        self._restarts = 0  # workers that followed another in their seat
         self._sweep_again_s: float | None = None
 
     # ---- seats
@@ -147,6 +150,7 @@ class Seating:
     def _raise(self, seat: Seat, slot: int) -> Worker | None:
         """Fork a worker for a seat; None, and the seat has to wait, if that fails."""
         generation = self._board.take(slot)
+        before = self._board.tally(slot)
         try:
             child = self._world.spawn(seat.number, slot, generation)
         except OSError as error:
@@ -160,6 +164,7 @@ class Seating:
             return None
         self._serial += 1
         seat.restarts += seat.was_lost
+        self._restarts += seat.was_lost
         seat.was_lost = False
         seat.slot = slot
         worker = Worker(
@@ -171,6 +176,7 @@ class Seating:
             seat=seat,
             deadline_s=self._now() + self._config.timeout_startup_s,
             forked_s=self._now(),
+            before=before,
             allowance=retirement.draw(self._config, self._world.chance),
         )
         self.workers[child.pid] = worker

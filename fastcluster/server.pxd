@@ -13,6 +13,7 @@ cdef class Board:
 
 
     cdef fc_slot *at(self, int index) except NULL
+    cdef dict sum_of(self, int first, int last)
 
 
 cdef class Watch:
@@ -28,6 +29,7 @@ cdef class Server(Service):
     cdef int index               # of our slot on it
     cdef Board own_board         # when there is none to share
     cdef uint32_t generation
+    cdef int64_t worked_ns       # until when the turn's work is counted
     cdef list watches            # of listeners and the inbox
     cdef dict callbacks          # descriptor -> Watch
     cdef object inbox
@@ -52,6 +54,7 @@ cdef class Server(Service):
     cdef Watch _watch_source(self, int fd, uint8_t kind, Listener listener)
     cdef int dispatch(self, fc_source *source, int what) except -1
     cdef int take_turn(self, int timeout_ms) except -1
+    cdef int work_until(self, int64_t since_ns) except -1
     cdef int serve(self, HttpConnection connection, int what) except -1
     cdef int crash(self, HttpConnection connection) except -1
     cdef int expire(self) except -1

@@ -18,7 +18,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_DECREF
 from libc.errno cimport EAGAIN, EINTR, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from libc.errno cimport errno as c_errno
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 from posix.unistd cimport write
@@ -109,6 +109,69 @@ cdef class Board:
             "accepted": slot.accepted,
             "handed_over": slot.handed_over,
             "requests": slot.requests,
+            "stall_ns": slot.stall_ns,
+        }
+
+    def tally(self, int index):
+        """Return what a slot has counted in all its workers, which never goes back.
+
+        A dict of ints, but for two: statuses, a list by class from 1xx on, and latency,
+        pairs of a bucket's end in ns and how many are in it, without those that are empty.
+        """
+        return self.sum_of(index, index + 1)
+
+    def total(self):
+        """Return the sum of tally() over all slots."""
+        return self.sum_of(0, self.slots)
+
+    cdef dict sum_of(self, int first, int last):
+        cdef uint64_t latency[FC_LATENCY_BUCKETS]
+        cdef uint64_t statuses[5]
+        cdef uint64_t requests = 0, accepted = 0, handed_over = 0, bytes_in = 0, bytes_out = 0
+        cdef uint64_t errors = 0, lost = 0, refused = 0
+        cdef uint64_t latency_ns = 0, queue_ns = 0, busy_ns = 0
+        cdef fc_slot *slot
+        cdef fc_tally *tally
+        cdef int at, i
+        memset(latency, 0, sizeof(latency))
+        memset(statuses, 0, sizeof(statuses))
+        for at in range(first, last):
+            slot = self.at(at)
+            if slot.generation == 0:
+                continue  # nobody was ever there
+            tally = &slot.tally
+            requests += tally.requests + slot.requests
+            accepted += tally.accepted + slot.accepted
+            handed_over += tally.handed_over + slot.handed_over
+            bytes_in += tally.bytes_in
+            bytes_out += tally.bytes_out
+            errors += tally.errors
+            lost += tally.lost
+            refused += tally.refused
+            latency_ns += tally.latency_ns
+            queue_ns += tally.queue_ns
+            busy_ns += tally.busy_ns
+            for i in range(5):
+                statuses[i] += tally.statuses[i]
+            for i in range(FC_LATENCY_BUCKETS):
+                latency[i] += tally.latency[i]
+        return {
+            "requests": requests,
+            "accepted": accepted,
+            "handed_over": handed_over,
+            "bytes_in": bytes_in,
+            "bytes_out": bytes_out,
+            "statuses": [statuses[i] for i in range(5)],
+            "errors": errors,
+            "lost": lost,
+            "refused": refused,
+            "latency_ns": latency_ns,
+            "queue_ns": queue_ns,
+            "busy_ns": busy_ns,
+            "latency": [
+                (fc_latency_floor(i + 1), latency[i])
+                for i in range(FC_LATENCY_BUCKETS) if latency[i]
+            ],
         }
 
     def last_request(self, int index):
@@ -232,6 +295,7 @@ cdef class Server(Service):
         self.posted = deque()
         check(fc_loop_init(&self.loop))
         fc_wheel_init(&self.wheel, self.loop.now_ms)
+        self.clock_ns = self.worked_ns = self.loop.now_ns
         self.tray = self.take_tray()
         self.parser = self.take_parser()
         self.board = board
@@ -393,6 +457,7 @@ cdef class Server(Service):
         with nogil:
             n = fc_loop_wait(&self.loop, wait)
         fc_slot_beat(self.slot, 0, self.loop.now_ms)
+        self.clock_ns = self.loop.now_ns
         if n < 0:
             if c_errno != EINTR:
                 check(n)
@@ -415,12 +480,20 @@ cdef class Server(Service):
         if timeout_ms == 0:
             # A guest: the loop we live in waits for us, but not for our deadlines.
             check(fc_loop_arm(&self.loop, self.guest_wait_ms()))
+        self.work_until(self.loop.now_ns)
         return n
+
+    cdef int work_until(self, int64_t since_ns) except -1:
+        self.worked_ns = fc_loop_clock()
+        fc_slot_worked(self.slot, self.loop.now_ns, since_ns, self.worked_ns)
+        return 0
 
     def rest(self):
         """Say on the scoreboard that the loop we are a guest of goes back to wait."""
         fc_slot_beat(self.slot, 1, self.loop.now_ms)
         self.sweep()
+        # What the turn has woken ran since: an application's tasks.
+        self.work_until(self.worked_ns)
 
     cdef int emptied(self) except -1:
         # Between two turns: a guest hears of it by taking another one.

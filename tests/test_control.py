@@ -34,8 +34,9 @@ class FakePrimary:
         self.orders: list[Renewal] = []
         self.state = "serving"
 
-    def status(self) -> dict[str, Any]:
-        return {"state": self.state, "pid": 1}
+    def status(self, histograms: bool = False) -> dict[str, Any]:
+        more = {"histograms": True} if histograms else {}
+        return {"state": self.state, "pid": 1, **more}
 
     def reload(self, on_end: TellEnd | None = None) -> Renewal:
         self.did.append("reload")
@@ -147,6 +148,7 @@ def desk() -> Iterator[Desk]:
 def test_status(desk: Desk) -> None:
     assert desk.ask("GET /status") == (200, {"name": "app", "state": "serving", "pid": 1})
     assert desk.control.next_deadline() is None
+    assert desk.ask("GET /status?histograms=1")[1]["histograms"] is True
 
 
 @pytest.mark.parametrize(("line", "body"), [("?workers=3", ""), ("", "workers=3")])
@@ -325,7 +327,7 @@ def test_without_descriptors_the_loop_does_not_spin(
 
 
 def test_who_takes_no_answer_is_cut_off(desk: Desk) -> None:
-    desk.primary.status = lambda: {"much": "x" * 8_000_000}  # type: ignore[method-assign]
+    desk.primary.status = lambda histograms=False: {"much": "x" * 8_000_000}  # type: ignore[method-assign]
     desk.send(b"GET /status HTTP/1.1\r\n\r\n")
     assert len(desk.control.sockets()) == 2
     desk.now_s += PATIENCE_S
@@ -334,7 +336,7 @@ def test_who_takes_no_answer_is_cut_off(desk: Desk) -> None:
 
 
 def test_a_large_answer_arrives_whole(desk: Desk) -> None:
-    desk.primary.status = lambda: {"much": "x" * 1_000_000}  # type: ignore[method-assign]
+    desk.primary.status = lambda histograms=False: {"much": "x" * 1_000_000}  # type: ignore[method-assign]
     client = desk.send(b"GET /status HTTP/1.1\r\n\r\n")
     data = b""
     while more := client.recv(65536):

@@ -21,6 +21,7 @@ LAYERS = {
     "request_ids": 15,
     "cpus": 15,
     "heartbeat": 15,
+    "metrics": 15,
     "proc": 15,
     "fields": 15,
     "forwarded": 14,

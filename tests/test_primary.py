@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fastcluster import errors
+from fastcluster import errors, metrics
 from fastcluster.channel import Message
 from fastcluster.child_process import Child
 from fastcluster.config import Config
@@ -94,7 +94,15 @@ class FakeBoard:
             "heartbeat_ms": self.heartbeats[index],
             "accepted": 0,
             "handed_over": 0,
+            "stall_ns": 0,
         }
+
+    def tally(self, index: int) -> dict[str, Any]:
+        # From what it is now, since nothing is counted in this one.
+        return {**metrics.nothing(), "requests": self.requests[index]}
+
+    def total(self) -> dict[str, Any]:
+        return {**metrics.nothing(), "requests": sum(self.requests)}
 
     def last_request(self, index: int) -> dict[str, Any] | None:
         return self.request

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fastcluster import reports
+from fastcluster import metrics, reports
 from fastcluster.roster import Seat, Worker
 
 REQUEST = {"line": "GET /a?b", "client": "10.0.0.1:99", "age_s": 2.04}
@@ -18,7 +18,7 @@ class Board:
 
     def __init__(self, running: int, request: dict[str, Any] | None, connections: int = 0) -> None:
         self.slot = {"running": running, "connections": connections, "requests": 5}
-        self.slot |= {"accepted": 3, "handed_over": 1}
+        self.slot |= {"accepted": 3, "handed_over": 1, "stall_ns": 2_000_000}
         self.request = request
 
     def take(self, index: int) -> int:
@@ -32,6 +32,12 @@ class Board:
 
     def last_request(self, index: int) -> dict[str, Any] | None:
         return self.request
+
+    def tally(self, index: int) -> dict[str, Any]:
+        return {**metrics.nothing(), "bytes_in": 70, "latency": [(1024, 5)], "latency_ns": 5000}
+
+    def total(self) -> dict[str, Any]:
+        return self.tally(0)
 
 
 def worker(status: int = 0) -> Worker:
@@ -92,3 +98,21 @@ def test_status() -> None:
     assert status["age_s"] == 12.5 and status["rss_bytes"] == 1 << 20
     assert status["request"] is None
     assert reports.status_of(worker(), Board(1, REQUEST), 0, 0)["request"] == REQUEST
+
+
+def test_status_has_the_figures_since_the_fork() -> None:
+    made = worker()
+    made.before = {**metrics.nothing(), "bytes_in": 30}
+    status = reports.status_of(made, Board(0, REQUEST), 0, 0, 1.5, histograms=True)
+    assert (status["bytes_in"], status["cpu_s"], status["stall_s"]) == (40, 1.5, 0.002)
+    assert status["last_request"] == REQUEST
+    assert status["histogram"] == [(1024, 5)]
+    assert "histogram" not in reports.status_of(made, Board(0, REQUEST), 0, 0)
+
+
+def test_totals_say_how_even_the_workers_are() -> None:
+    workers = [{"requests": n, "state": "ready"} for n in (10, 30)]
+    workers.append({"requests": 900, "state": "draining"})
+    totals = reports.totals_of(metrics.nothing(), workers)
+    assert totals["accept_imbalance"] == 1.5
+    assert reports.totals_of(metrics.nothing(), [])["accept_imbalance"] == 1.0

@@ -35,7 +35,7 @@ static void test_create(void) {
     fc_board_destroy(board);
   }
   fc_board_destroy(NULL);
-  CHECK(sizeof(fc_slot) == 4 * FC_CACHE_LINE);
+  CHECK(sizeof(fc_slot) % (2 * FC_CACHE_LINE) == 0);
 }
 
 static void test_take(void) {
@@ -88,6 +88,65 @@ static void test_note(void) {
     CHECK(atomic_load(&slot->note.since_ms) == 70 + (int64_t)i);
   }
   fc_board_destroy(board);
+}
+
+static void test_the_tally_outlives_the_worker(void) {
+  fc_board *board = fc_board_create(1);
+  if (!CHECK(board != NULL)) return;
+  fc_slot *slot = &board->slot[0];
+  fc_board_take(board, 0, 0);
+  for (int i = 0; i < 3; i++) fc_slot_served(slot);
+  atomic_store(&slot->accepted, 5);
+  atomic_store(&slot->handed_over, 2);
+  fc_count(&slot->tally.bytes_in, 70);
+  fc_slot_worked(slot, 100, 150, 400);
+  CHECK(atomic_load(&slot->stall_ns) == 300 && atomic_load(&slot->tally.busy_ns) == 250);
+  fc_slot_worked(slot, 500, 500, 600);
+  CHECK(atomic_load(&slot->stall_ns) == 300 && atomic_load(&slot->tally.busy_ns) == 350);
+  fc_board_take(board, 0, 0);
+  CHECK(atomic_load(&slot->requests) == 0 && atomic_load(&slot->tally.requests) == 3);
+  CHECK(atomic_load(&slot->tally.accepted) == 5 && atomic_load(&slot->tally.handed_over) == 2);
+  CHECK(atomic_load(&slot->tally.bytes_in) == 70 && atomic_load(&slot->stall_ns) == 0);
+  fc_slot_served(slot);
+  fc_board_take(board, 0, 0);
+  CHECK(atomic_load(&slot->tally.requests) == 4);
+  fc_board_destroy(board);
+}
+
+static void test_answers_are_counted(void) {
+  fc_board *board = fc_board_create(1);
+  if (!CHECK(board != NULL)) return;
+  fc_tally *tally = &board->slot[0].tally;
+  static const int statuses[] = {101, 200, 204, 302, 404, 500, 503, 599, 999, 0};
+  static const uint64_t wants[] = {1, 2, 1, 1, 5};
+  for (size_t i = 0; i < 10; i++) fc_slot_answered(&board->slot[0], statuses[i], 1000, 400, 2000);
+  for (size_t i = 0; i < 5; i++) CHECK(atomic_load(&tally->statuses[i]) == wants[i]);
+  CHECK(atomic_load(&tally->latency_ns) == 10000);
+  CHECK(atomic_load(&tally->latency[fc_latency_bucket(1000)]) == 10);
+  CHECK(atomic_load(&tally->queue_ns) == 4000);
+  fc_slot_answered(&board->slot[0], 200, 2000, 0, 1000); /* a clock that was read later */
+  CHECK(atomic_load(&tally->latency[0]) == 1 && atomic_load(&tally->latency_ns) == 10000);
+  CHECK(fc_span_ns(5, 7) == 2 && fc_span_ns(7, 5) == 0);
+  fc_board_destroy(board);
+}
+
+/* Every latency is in a bucket that has it, and from 1 us on the bucket's middle
+ * is within 5 % of it. */
+static void test_latency_buckets(void) {
+  CHECK(fc_latency_bucket(0) == 0 && fc_latency_bucket(63) == 0 && fc_latency_bucket(64) == 1);
+  CHECK(fc_latency_bucket(UINT64_MAX) == FC_LATENCY_BUCKETS - 1);
+  CHECK(fc_latency_floor(FC_LATENCY_BUCKETS) > 1000ull * 1000000000);
+  for (uint32_t i = 0; i < FC_LATENCY_BUCKETS; i++) {
+    uint64_t from = fc_latency_floor(i), to = fc_latency_floor(i + 1);
+    CHECK(from < to && fc_latency_bucket(from) == i && fc_latency_bucket(to - 1) == i);
+    if (from >= 1000) CHECK((double)(to - from) / 2 <= 0.05 * (double)from);
+  }
+  uint64_t seed = 7;
+  for (int round = 0; round < 100000; round++) {
+    uint64_t ns = check_random(&seed, UINT64_MAX) >> (24 + check_random(&seed, 40));
+    uint32_t bucket = fc_latency_bucket(ns);
+    CHECK(fc_latency_floor(bucket) <= ns && ns < fc_latency_floor(bucket + 1));
+  }
 }
 
 static void test_slots_that_were_never_taken_are_not_looked_at(void) {
@@ -342,6 +401,9 @@ int main(void) {
   test_create();
   test_take();
   test_note();
+  test_the_tally_outlives_the_worker();
+  test_answers_are_counted();
+  test_latency_buckets();
   test_slots_that_were_never_taken_are_not_looked_at();
   test_least_looks_at_ready_and_waiting();
   test_least_limits();
