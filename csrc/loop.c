@@ -14,6 +14,8 @@
  * "urgent" without touching the source's memory during the first scan. */
 #define URGENT_BIT ((uintptr_t)1)
 
+enum { WALL_LAG_MS = 4 };
+
 static fc_source *event_source(const struct epoll_event *event) {
   return (fc_source *)((uintptr_t)event->data.u64 & ~URGENT_BIT);
 }
@@ -92,14 +94,16 @@ int64_t fc_loop_clock(void) {
   return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* Exact, since latencies are counted from it.  The wall clock is the coarse one,
- * which ticks every 1 to 4 ms and costs a fraction; the second is all we ask of it. */
+/* The monotonic clock is the exact one, since latencies are counted from it.  The wall
+ * clock, of which we want the second, may lag by the 4 ms that the coarse clocks do. */
 void fc_loop_refresh(fc_loop *loop) {
-  struct timespec now;
   loop->now_ns = fc_loop_clock();
   loop->now_ms = loop->now_ns / 1000000;
+  if (loop->now_ms - loop->wall_ms < WALL_LAG_MS) return;
+  struct timespec now;
   clock_gettime(CLOCK_REALTIME_COARSE, &now);
   loop->unix_second = (int64_t)now.tv_sec;
+  loop->wall_ms = loop->now_ms;
 }
 
 static void drain_timer(fc_loop *loop) {

@@ -39,6 +39,7 @@ typedef struct fc_loop {
   int64_t now_ns;      /* monotonic, as of the last wait or refresh */
   int64_t now_ms;      /* the same in milliseconds */
   int64_t unix_second; /* wall clock, likewise */
+  int64_t wall_ms;     /* when that was read */
   int64_t timer_at_ms; /* when timer_fd fires; 0: disarmed */
   int ready;           /* events of the last wait */
   int next;            /* the next one to hand out */

@@ -84,10 +84,8 @@ cdef class Board:
 
     def take(self, int index):
         """Give a slot to a new worker and return its generation (called before the fork)."""
-        cdef fc_loop clock
         self.at(index)
-        fc_loop_refresh(&clock)
-        return fc_board_take(self.board, <uint32_t>index, clock.now_ms)
+        return fc_board_take(self.board, <uint32_t>index, fc_loop_clock() // 1000000)
 
     def release(self, int index):
         """Mark a slot as empty (called after the worker was reaped)."""
@@ -185,7 +183,6 @@ cdef class Board:
         cdef fc_peer peer
         cdef char host[64]
         cdef size_t n
-        cdef fc_loop clock
         cdef uint32_t kept = min(slot.note.len, <uint32_t>FC_NOTE_TEXT_BYTES)
         if kept == 0:
             return None
@@ -194,11 +191,10 @@ cdef class Board:
         client = host[:n].decode("ascii")
         if peer.family == 6:
             client = f"[{client}]"
-        fc_loop_refresh(&clock)
         return {
             "line": slot.note.text[:kept].decode("latin-1"),
             "client": f"{client}:{peer.port}" if client else "",
-            "age_s": max(0, clock.now_ms - slot.note.since_ms) / 1000,
+            "age_s": max(0, fc_loop_clock() // 1000000 - slot.note.since_ms) / 1000,
         }
 
 
