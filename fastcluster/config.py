@@ -105,6 +105,7 @@ LIMITS = "Limits (sizes in bytes, or 64k, 1M)"
 TIMEOUTS = "Timeouts (seconds, or 500ms, 2m)"
 PROTOCOL = "HTTP"
 LOGS = "Logs"
+SEEING = "Metrics and dashboard"
 LEVELS = ("debug", "info", "warning", "error", "critical")
 GROUPS = (
     APPLICATION,
@@ -118,6 +119,7 @@ GROUPS = (
     TIMEOUTS,
     PROTOCOL,
     LOGS,
+    SEEING,
 )
 # How far the workers may be raised at least where --max-workers does not say.
 MOST_WORKERS = 16
@@ -550,6 +552,31 @@ class Config:
     slow_request_time_s: float = option(
         0.0, duration(0), LOGS, "Requests that take longer are told in the error log. 0: none."
     )
+
+    metrics: str | None = option(
+        None,
+        or_none(TEXT),
+        SEEING,
+        "HOST:PORT or PORT where the primary serves /metrics for Prometheus, to everybody.",
+    )
+    dashboard: str | None = option(
+        None,
+        or_none(TEXT),
+        SEEING,
+        "HOST:PORT or PORT (of the loopback) of the primary's dashboard, and /metrics.",
+    )
+    dashboard_token: str | None = option(
+        None,
+        or_none(TEXT),
+        SEEING,
+        "What the dashboard's viewers have to know.",
+        shown="a new one, in the log",
+    )
+    statsd: str | None = option(
+        None, or_none(TEXT), SEEING, "HOST:PORT of a StatsD server that is told by UDP."
+    )
+    statsd_prefix: str = option("fastcluster", TEXT, SEEING, "First word of what StatsD is told.")
+    statsd_every_s: float = option(10.0, duration(0.1), SEEING, "How often StatsD is told.")
 
     def __post_init__(self) -> None:
         complaints = [

@@ -65,6 +65,7 @@ class Client:
         self.deadline_s: float | None = deadline_s
         self.who = who
         self.received = b""
+        self.head = b""  # of its request, once that is whole
         self.unsent: bytes | None = None  # None: there is no answer yet
         self.is_waiting = False
         self.wants_end = False  # it waits for the end of the server
@@ -189,10 +190,14 @@ class Control:
             self._accepts_s = self._now() + PAUSE_S
             return
         sock.setblocking(False)
+        client = self._greet(sock)
+        self._clients[client.fileno()] = client
+
+    def _greet(self, sock: socket.socket) -> Client:
         pid, uid = peer_of(sock)
         client = Client(sock, self._now() + PATIENCE_S, f"process {pid} of user {uid}")
         client.is_stranger = uid not in (os.geteuid(), 0)
-        self._clients[client.fileno()] = client
+        return client
 
     def _receive(self, client: Client) -> None:
         try:
@@ -208,7 +213,7 @@ class Control:
         try:
             request = parse(client.received)
             if request is not None:
-                client.received = b""
+                client.head, client.received = client.received, b""
                 self._obey(client, *request)
         except Refused as refused:
             self._answer(client, refused.status, {"error": str(refused)}, refused.allow)
@@ -408,6 +413,7 @@ def response(status: int, content: Mapping[str, Any], allow: str = "") -> bytes:
     body = json.dumps(content).encode() + b"\n"
     lines = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        *(["WWW-Authenticate: Bearer"] if status == 401 else []),
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
         "Connection: close",

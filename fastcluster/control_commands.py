@@ -1,5 +1,5 @@
-"""The commands that ask a running server: status, reload, scale, restart, drain, upgrade, stop
-and ps.
+"""The commands that ask a running server: status, reload, scale, restart, drain, upgrade, stop,
+top and ps.
 
 The law: each prints what it was told, as a table for people or, with --json, as the server
 said it, and fails with what the server refused.  Printing is handed in by cli.py.
@@ -73,6 +73,19 @@ def commands(say: Say) -> list[click.Command]:
             _name_argument(),
             click.Option(["--now"], is_flag=True, help="Cut off what runs."),
         ),
+        _command(
+            "top",
+            "Watch a running server, second by second; keys reload, scale and restart. "
+            "Prints one table where the output is no terminal.",
+            lambda target, as_json, interval: _top(say, target, as_json, interval),
+            click.Option(
+                ["--interval"],
+                type=click.FloatRange(0.1, 3600),
+                default=1.0,
+                metavar="SECONDS",
+                help="How often to look. [1]",
+            ),
+        ),
         click.Command(
             "ps",
             params=[_json_option()],
@@ -135,6 +148,12 @@ def _status(say: Say, target: Any, as_json: bool) -> None:
 
     status = control_client.ask(target, "status")
     say(_as_json(status) if as_json else described(status))
+
+
+def _top(say: Say, target: Any, as_json: bool, interval: float) -> None:
+    from fastcluster import top
+
+    top.run(target, say, table, every_s=interval, as_json=as_json)
 
 
 def _scale(say: Say, target: Any, as_json: bool, workers: int) -> None:

@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fastcluster import child_process, control_folder, errors, log, proc, sockets, upgrade
+from fastcluster import child_process, control_folder, desks, errors, log, proc, sockets, upgrade
 from fastcluster.channel import Channel, Inbox
 from fastcluster.child_process import Child, Closable, SignalPipe
 from fastcluster.config import Config, notify_socket, watchdog_s
 from fastcluster.control import Control
 from fastcluster.control_folder import NameTaken
+from fastcluster.desks import Desk
 from fastcluster.errors import BindError, FastclusterError, UsageError
 from fastcluster.nursery import Nursery
 from fastcluster.pid_file import PidFile
@@ -71,6 +72,9 @@ def run(
         named = _listen_for_control(config, legacy)
         if named is not None:
             at_end.callback(named[1].close)
+        watched = desks.listen(config, legacy)
+        for _, listener, _ in watched:
+            at_end.callback(listener.close)
         inboxes = [Inbox() for _ in range(board.slots)]
         for inbox in inboxes:
             at_end.callback(inbox.close)
@@ -99,7 +103,7 @@ def run(
 
         def not_for_children() -> list[Closable]:
             closed: list[Closable] = [worker.channel for worker in primary.workers.values()]
-            closed += control.sockets() if control is not None else []
+            closed += [sock for desk in served for sock in desk.sockets()]
             closed += succession.channels()
             closed += nursery.channels() if nursery is not None else []
             closed += [watcher.channel] if watcher is not None else []
@@ -147,7 +151,8 @@ def run(
             return child_process.spawn(command.start)
 
         def heirlooms() -> dict[str, ListeningSocket]:
-            return upgrade.heirlooms(config.bind, listeners, None if named is None else named[1])
+            found = upgrade.heirlooms(config.bind, listeners, None if named is None else named[1])
+            return found | {name: listener for name, listener, _ in watched}
 
         def hand_over(pid: int, names: Sequence[str], path: str | None) -> None:
             for name, listener in heirlooms().items():
@@ -155,6 +160,8 @@ def run(
                     listener.disown_file()
             if control is not None and upgrade.CONTROL in names:
                 control.leave_to_heir()
+            for monitor in monitors:
+                monitor.close()
             if pid_file is not None and pid_file.path == path:
                 pid_file.let_go()
             notifier.hand_over(pid)
@@ -193,12 +200,15 @@ def run(
         )
         at_end.callback(succession.close)
         primary = Primary(config, board, world, logger, urls)
-        control = (
-            None if named is None else Control(*named, primary, logger, is_open=legacy is None)
-        )
-        if control is not None:
-            at_end.callback(control.close)
-        loop = _Loop(primary, signals, inboxes, control, succession, notifier, nursery, watcher)
+        is_open = legacy is None
+        control = None if named is None else Control(*named, primary, logger, is_open=is_open)
+        name = named[0] if named is not None else config.name or config.app or "app"
+        monitors = desks.monitors(config, name, watched, primary, logger, at_end)
+        served: list[Desk] = [] if control is None else [control]
+        served += [*monitors, *desks.statsd(config, primary)]
+        for desk in served:
+            at_end.callback(desk.close)
+        loop = _Loop(primary, signals, inboxes, served, succession, notifier, nursery, watcher)
         if legacy is not None:
             at_end.callback(legacy.channel.close)
             loop.rise = _Rise(legacy, primary, control, pid_file, logger)
@@ -303,7 +313,7 @@ class _Loop:
         primary: Primary,
         signals: SignalPipe,
         inboxes: Sequence[Inbox],
-        control: Control | None,
+        served: Sequence[Desk],
         succession: Succession,
         notifier: Notifier,
         nursery: Nursery | None,
@@ -312,7 +322,7 @@ class _Loop:
         self._primary = primary
         self._signals = signals
         self._inboxes = inboxes
-        self._control = control
+        self._desks = served
         self._succession = succession
         self._notifier = notifier
         self._nursery = nursery
@@ -321,7 +331,7 @@ class _Loop:
 
     def turn(self) -> None:
         """Wait until something happens, or is due, and do what follows."""
-        primary, control, succession = self._primary, self._control, self._succession
+        primary, succession = self._primary, self._succession
         poll = select.poll()
         poll.register(self._signals.fileno(), select.POLLIN)
         if self.rise is not None:
@@ -335,10 +345,14 @@ class _Loop:
         }
         for fd in orphaned:
             poll.register(fd, select.POLLIN)
-        controls = {} if control is None else control.interests()
+        owners: dict[int, Desk] = {}
+        for desk in self._desks:
+            for fd, wanted in desk.interests().items():
+                owners[fd] = desk
+                poll.register(fd, wanted)
         heirs = succession.interests()
         zygotes = {} if self._nursery is None else self._nursery.interests()
-        for fd, wanted in (controls | heirs | zygotes).items():
+        for fd, wanted in (heirs | zygotes).items():
             poll.register(fd, wanted)
         watcher = self._watcher
         if watcher is not None and not watcher.is_gone:
@@ -359,15 +373,15 @@ class _Loop:
                 self._nursery.happened()
             elif fd in heirs:
                 succession.happened(fd, what)
-            elif control is not None and fd in controls:
-                control.happened(fd, what)
+            elif fd in owners:
+                owners[fd].happened(fd, what)
             elif watcher is not None and fd == watcher.fileno():
                 _hear_of_changes(watcher, primary)
         self._settle()
 
     def _settle(self) -> None:
-        if self._control is not None:
-            self._control.settle()
+        for desk in self._desks:
+            desk.settle()
         if self._nursery is not None:
             self._nursery.settle()
         self._succession.settle(self._primary.is_stopping)
@@ -379,7 +393,7 @@ class _Loop:
     def _wait_ms(self) -> int | None:
         deadline_s = _first(
             self._primary.next_deadline(),
-            None if self._control is None else self._control.next_deadline(),
+            *(desk.next_deadline() for desk in self._desks),
             self._succession.next_deadline(),
             None if self._nursery is None else self._nursery.next_deadline(),
             self._notifier.next_beat(),
