@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 from fastcluster import sockets
 from fastcluster.config import Config
 from fastcluster.control import PrimaryLike
+from fastcluster.errors import BindError, UsageError
 from fastcluster.monitor import Chronicle, Monitor
 from fastcluster.sockets import ListeningSocket
 from fastcluster.statsd import StatsD
@@ -44,7 +45,7 @@ class Watched(NamedTuple):
 def listen(config: Config, legacy: Legacy | None) -> list[Watched]:
     """Open what --metrics and --dashboard ask for; what was open before is taken over.
 
-    Raises BindError, and then nothing is open.
+    Raises BindError or UsageError, and then nothing is open.
     """
     found: list[Watched] = []
     try:
@@ -54,13 +55,21 @@ def listen(config: Config, legacy: Legacy | None) -> list[Watched]:
             # No words of --bind: those have no blanks.
             name = f"{flag} {address}"
             inherited = None if legacy is None else legacy.take(name)
-            listener = sockets.listen(address) if inherited is None else inherited
+            listener = _listen(f"--{flag}", address) if inherited is None else inherited
             found.append(Watched(name, listener, flag == "dashboard"))
     except BaseException:
         for _, listener, _ in found:
             listener.close()
         raise
     return found
+
+
+def _listen(flag: str, address: str) -> ListeningSocket:
+    try:
+        return sockets.listen(address)
+    except (BindError, UsageError) as error:
+        # Its words are those of --bind.
+        raise type(error)(f"{flag}: {str(error).replace('--bind', flag)}") from error
 
 
 def monitors(

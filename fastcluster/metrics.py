@@ -124,12 +124,15 @@ _SECONDS = (
     ("queue", "queue_s", "Time requests waited for their turn in the worker."),
     ("loop_busy", "busy_s", "Time the loops worked, without their waits."),
 )
-_WORKER_GAUGES = (
-    ("connections", "connections", "", "Connections open."),
-    ("running", "running_requests", "", "Requests the application works on."),
-    ("rss_bytes", "resident_memory_bytes", "bytes", "Resident memory."),
-    ("stall_s", "longest_stall_seconds", "seconds", "The longest turn of the loop."),
-    ("age_s", "age_seconds", "seconds", "Time since the fork."),
+_OF_WORKERS = (
+    ("requests", "requests", "counter", "", "Requests begun since the fork."),
+    ("accepted", "connections_accepted", "counter", "", "Connections accepted since the fork."),
+    ("cpu_s", "cpu_seconds", "counter", "seconds", "Processor time since the fork."),
+    ("connections", "connections", "gauge", "", "Connections open."),
+    ("running", "running_requests", "gauge", "", "Requests the application works on."),
+    ("rss_bytes", "resident_memory_bytes", "gauge", "bytes", "Resident memory."),
+    ("stall_s", "longest_stall_seconds", "gauge", "seconds", "The longest turn of the loop."),
+    ("age_s", "age_seconds", "gauge", "seconds", "Time since the fork."),
 )
 
 
@@ -194,12 +197,13 @@ def _latency(histogram: Histogram, sum_s: float) -> list[str]:
 
 
 def _workers(workers: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the gauges of each worker; old and new ones of a reload differ in their pid."""
+    """Return the figures of each worker; old and new ones of a reload differ in their pid."""
     lines = []
-    for key, name, unit, words in _WORKER_GAUGES:
-        lines += _family(f"worker_{name}", "gauge", unit, words)
+    for key, name, kind, unit, words in _OF_WORKERS:
+        end = "_total" if kind == "counter" else ""
+        lines += _family(f"worker_{name}", kind, unit, words)
         lines += [
-            f"fastcluster_worker_{name}"
+            f"fastcluster_worker_{name}{end}"
             f"{_labels(worker=str(worker['number']), pid=str(worker['pid']))} "
             f"{_number(worker[key])}"
             for worker in workers

@@ -111,6 +111,12 @@ def test_the_defaults() -> None:
         "access_log_health": False,
         "request_id_header": None,
         "slow_request_time_s": 0.0,
+        "metrics": None,
+        "dashboard": None,
+        "dashboard_token": None,
+        "statsd": None,
+        "statsd_prefix": "fastcluster",
+        "statsd_every_s": 10.0,
     }
 
 
@@ -224,6 +230,12 @@ EXAMPLES: dict[str, tuple[str, Any]] = {
     "access_log_health": ("on", True),
     "request_id_header": ("X-Request-ID", "X-Request-ID"),
     "slow_request_time_s": ("500ms", 0.5),
+    "metrics": ("127.0.0.1:9100", "127.0.0.1:9100"),
+    "dashboard": ("9000", "9000"),
+    "dashboard_token": ("secret", "secret"),
+    "statsd": ("127.0.0.1:8125", "127.0.0.1:8125"),
+    "statsd_prefix": ("site", "site"),
+    "statsd_every_s": ("500ms", 0.5),
 }
 
 

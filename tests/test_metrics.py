@@ -78,7 +78,8 @@ def test_octaves() -> None:
 def status(**given: Any) -> dict[str, Any]:
     totals = metrics.figures(tally(requests=7, statuses=[0, 5, 0, 1, 1], latency_ns=3_000_000))
     worker = {"number": 0, "pid": 12, "state": "ready", "connections": 3, "running": 1}
-    worker |= {"rss_bytes": 1 << 20, "stall_s": 0.25, "age_s": 9.0}
+    worker |= {"rss_bytes": 1 << 20, "stall_s": 0.25, "age_s": 9.0, "requests": 6}
+    worker |= {"accepted": 2, "cpu_s": 0.5}
     return {
         "version": "1",
         "app": 'a"b\\c',
@@ -96,6 +97,7 @@ def test_openmetrics() -> None:
     assert 'fastcluster_server_info{version="1",app="a\\"b\\\\c"} 1' in lines
     assert "fastcluster_requests_total 7" in lines
     assert 'fastcluster_responses_total{status="4xx"} 1' in lines
+    assert 'fastcluster_worker_requests_total{worker="0",pid="12"} 6' in lines
     assert 'fastcluster_worker_longest_stall_seconds{worker="0",pid="12"} 0.25' in lines
     buckets = [int(line.split()[1]) for line in lines if "_duration_seconds_bucket" in line]
     assert buckets[:3] == [5, 5, 7] and buckets[-1] == 7

@@ -224,7 +224,7 @@ def test_a_port_that_is_taken_is_a_clear_error(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         cluster = start("-w", "1", "--metrics", f"127.0.0.1:{taken.getsockname()[1]}")
         assert cluster.exit_code() == 4
-        assert cluster.said("is in use by another process")
+        assert cluster.said("--metrics: port .* in use by another .* choose another with --metrics")
 
 
 def test_a_browser_shows_it_on_a_phone(start: Start, tmp_path: Path) -> None:
