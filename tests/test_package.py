@@ -215,6 +215,7 @@ class TestPublished:
         expected = {f"{about}/{name}" for name in ("METADATA", "WHEEL", "RECORD")}
         expected |= {f"{about}/entry_points.txt", f"{about}/top_level.txt"}
         expected |= {f"{about}/licenses/LICENSE", "fastcluster/py.typed"}
+        expected.add("fastcluster/dashboard.html")
         suffix = sysconfig.get_config_var("EXT_SUFFIX")
         expected |= {f"fastcluster/{name}{suffix}" for name in MODULES}
         for pattern in ("*.py", "*.pyi"):

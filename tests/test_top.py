@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from require import require_module
 from seen_parts import REQUEST, status, worker
 from test_processes import DEADLINE_S, Start, start
 
@@ -71,7 +70,6 @@ class Terminal:
 
 
 def test_a_terminal(start: Start, runtime_folder: Path) -> None:
-    require_module("rich", package="rich")
     cluster = start("--workers", "1", "--max-workers", "2")
     [first] = cluster.ready(1)
     cluster.get()
@@ -98,7 +96,6 @@ def test_a_terminal(start: Start, runtime_folder: Path) -> None:
 
 
 def test_a_server_that_ends_ends_it(start: Start, runtime_folder: Path) -> None:
-    require_module("rich", package="rich")
     cluster = start("--workers", "1")
     cluster.ready(1)
     terminal = Terminal()
