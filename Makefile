@@ -19,7 +19,7 @@ SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-f
 CTEST_CFLAGS := -std=c11 -g -O1 -Wall -Wextra -Wshadow -Wconversion -Werror $(SANITIZERS) -Icsrc
 CTEST_OBJECTS := $(patsubst csrc/%.c,build/ctest/%.o,$(wildcard csrc/*.c))
 CTESTS := $(patsubst tests/c/%.c,build/ctest/%,$(wildcard tests/c/test_*.c))
-C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/reference/*.[ch] benchmarks/generators/*.[ch])
+C_FILES = $(wildcard csrc/*.[ch] tests/c/*.[ch] benchmarks/reference/*.[ch] benchmarks/generators/*.[ch] benchmarks/parts/*.[ch])
 
 .PHONY: build test ctest package sanitize autobahn bench guard annotate lint format clean
 

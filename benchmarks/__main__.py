@@ -28,6 +28,7 @@ from benchmarks import (
     machine,
     memory,
     page,
+    parts,
     plots,
     process,
     report,
@@ -378,6 +379,19 @@ def instructions_command(
         data = report.instructions_document(machine.describe(), versions, counts)
         report.write(json_file, data)
     _finish(has_failed)
+
+
+@main.command("parts")
+@click.argument("names", metavar="[PART]...", nargs=-1)
+@json_option
+@plainly
+def parts_command(names: tuple[str, ...], json_file: Path | None) -> None:
+    """Measure the C parts by themselves, a program each; nothing means all of them."""
+    costs = parts.measure(names, tell)
+    click.echo(report.machine_line(machine.describe(), {}))
+    click.echo(report.part_costs(costs))
+    if json_file is not None:
+        report.write(json_file, report.parts_document(machine.describe(), costs))
 
 
 @main.command("guard")

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.catalogue import ServerEntry
@@ -23,12 +23,19 @@ WEBSOCKET_SOURCE = Path(__file__).parent / "generators" / "websocket.c"
 FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Wshadow", "-Wconversion")
 
 
-def program(target: Path, source: Path = SOURCE) -> Path:
-    """Compile a C program unless what is there is newer than its source.
+def program(
+    target: Path,
+    source: Path = SOURCE,
+    words: Sequence[str] = (),
+    others: Iterable[Path] = (),
+) -> Path:
+    """Compile a C program unless what is there is newer than its source and the other files.
 
-    The compiler is `cc`, or what CC says. Raises CannotMeasure with the compiler's words.
+    `words` follow the source on the command line. The compiler is `cc`, or what CC says. Raises
+    CannotMeasure with the compiler's words.
     """
-    if target.exists() and target.stat().st_mtime > source.stat().st_mtime:
+    changed = max(path.stat().st_mtime for path in (source, *others))
+    if target.exists() and target.stat().st_mtime > changed:
         return target
     compiler = shlex.split(os.environ.get("CC", "cc"))
     if shutil.which(compiler[0]) is None:
@@ -36,7 +43,7 @@ def program(target: Path, source: Path = SOURCE) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f"{target.name}.{os.getpid()}")
     ran = subprocess.run(
-        [*compiler, *FLAGS, str(source), "-o", str(fresh)],
+        [*compiler, *FLAGS, str(source), *words, "-o", str(fresh)],
         capture_output=True,
         text=True,
         check=False,

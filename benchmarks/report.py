@@ -15,6 +15,7 @@ from benchmarks.compare import Failures, Plan, Row, Samples, summarise
 from benchmarks.guard import TOLERATED_PERCENT, Verdict
 from benchmarks.instructions import Count
 from benchmarks.memory import Held
+from benchmarks.parts import Cost
 from benchmarks.workloads import Workload
 
 SCHEMA = 1
@@ -162,6 +163,17 @@ def instruction_counts(counts: Sequence[Count]) -> str:
     return f"### Instructions per request, user space\n\n{table(head, lines)}"
 
 
+def part_costs(costs: Sequence[Cost]) -> str:
+    """Return the table of what a call of each C part costs."""
+    lines = [[one.part, one.what, f"{one.ns:,.1f}"] for one in costs]
+    return f"### C parts\n\n{table(('part', 'what', 'ns'), lines)}\n"
+
+
+def parts_document(machine: Mapping[str, object], costs: Sequence[Cost]) -> dict[str, object]:
+    """Return what the C parts cost, as data."""
+    return _document(machine, {}, [asdict(one) for one in costs])
+
+
 def guarded(name: str, kept: Mapping[str, float], counted: Mapping[str, float]) -> str:
     """Return the table of the guarded figures, beside those that the file has."""
     head = ("instructions/request", "kept", "counted", "change %")
@@ -225,7 +237,7 @@ def machine_line(machine: Mapping[str, object], versions: Mapping[str, str]) -> 
     """Return where and with what was measured, in two Markdown lines."""
     where = ", ".join(f"{name.replace('_', ' ')}: {value}" for name, value in machine.items())
     with_what = ", ".join(f"{name} {value}" for name, value in versions.items() if value)
-    return f"Machine: {where}.\n\nVersions: {with_what}.\n"
+    return f"Machine: {where}.\n" + (f"\nVersions: {with_what}.\n" if with_what else "")
 
 
 def _document(
