@@ -132,12 +132,33 @@ static fc_span without_blanks(fc_span span) {
   return span;
 }
 
-/* word is lower-case and as long as the span, which callers look at first. */
+/* How eight, or four, bytes differ from lower-case ones where the bit that tells
+ * the cases apart is set. */
+static uint64_t differ_8(const char *bytes, const char *word) {
+  uint64_t ours, theirs;
+  memcpy(&ours, word, sizeof ours);
+  memcpy(&theirs, bytes, sizeof theirs);
+  return (theirs | EACH_BYTE(0x20)) ^ ours;
+}
+
+static uint32_t differ_4(const char *bytes, const char *word) {
+  uint32_t ours, theirs;
+  memcpy(&ours, word, sizeof ours);
+  memcpy(&theirs, bytes, sizeof theirs);
+  return (theirs | UINT32_C(0x20202020)) ^ ours;
+}
+
+/* word is as long as the span, which callers look at first, has four bytes or
+ * more and is made of lower-case letters and "-".  The span has passed is_token
+ * or is_text: of all that these let through, only a letter's other case becomes
+ * one of those by the bit that is set. */
 static int is_word(fc_span span, const char *word) {
-  for (size_t i = 0; i < span.len; i++) {
-    if (lower(span.ptr[i]) != (unsigned char)word[i]) return 0;
-  }
-  return 1;
+  size_t last = span.len - 4;
+  if (span.len < 8) return (differ_4(span.ptr, word) | differ_4(span.ptr + last, word + last)) == 0;
+  uint64_t differ = 0;
+  last = span.len - 8;
+  for (size_t at = 0; at < last; at += 8) differ |= differ_8(span.ptr + at, word + at);
+  return (differ | differ_8(span.ptr + last, word + last)) == 0;
 }
 
 /* ---- the status line */

@@ -3,12 +3,21 @@
 
 #include <string.h>
 
-/* Bytes of a host's name: reg-name or IPv4 (RFC 3986 section 3.2.2), as a set. */
-static int is_name_byte(char c) {
-  unsigned char u = (unsigned char)c;
-  if ((u >= 'a' && u <= 'z') || (u >= 'A' && u <= 'Z') || (u >= '0' && u <= '9')) return 1;
-  return u != 0 && strchr("-._~%!$&'()*+,;=", u) != NULL;
-}
+/* 1 for the bytes of a host's name: reg-name or IPv4 (RFC 3986 section 3.2.2), as a set. */
+static const unsigned char NAME_BYTE[256] = {
+    ['!'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['('] = 1, [')'] = 1, ['*'] = 1,
+    ['+'] = 1, [','] = 1, ['-'] = 1, ['.'] = 1, [';'] = 1,  ['='] = 1, ['_'] = 1, ['~'] = 1,
+    ['0'] = 1, ['1'] = 1, ['2'] = 1, ['3'] = 1, ['4'] = 1,  ['5'] = 1, ['6'] = 1, ['7'] = 1,
+    ['8'] = 1, ['9'] = 1, ['A'] = 1, ['B'] = 1, ['C'] = 1,  ['D'] = 1, ['E'] = 1, ['F'] = 1,
+    ['G'] = 1, ['H'] = 1, ['I'] = 1, ['J'] = 1, ['K'] = 1,  ['L'] = 1, ['M'] = 1, ['N'] = 1,
+    ['O'] = 1, ['P'] = 1, ['Q'] = 1, ['R'] = 1, ['S'] = 1,  ['T'] = 1, ['U'] = 1, ['V'] = 1,
+    ['W'] = 1, ['X'] = 1, ['Y'] = 1, ['Z'] = 1, ['a'] = 1,  ['b'] = 1, ['c'] = 1, ['d'] = 1,
+    ['e'] = 1, ['f'] = 1, ['g'] = 1, ['h'] = 1, ['i'] = 1,  ['j'] = 1, ['k'] = 1, ['l'] = 1,
+    ['m'] = 1, ['n'] = 1, ['o'] = 1, ['p'] = 1, ['q'] = 1,  ['r'] = 1, ['s'] = 1, ['t'] = 1,
+    ['u'] = 1, ['v'] = 1, ['w'] = 1, ['x'] = 1, ['y'] = 1,  ['z'] = 1,
+};
+
+static int is_name_byte(char c) { return NAME_BYTE[(unsigned char)c]; }
 
 static int is_digit(char c) { return c >= '0' && c <= '9'; }
 
@@ -17,9 +26,13 @@ static int is_digit(char c) { return c >= '0' && c <= '9'; }
 static int is_host(const char *at, size_t len) {
   const char *end = at + len;
   int is_bracketed = at < end && *at == '[';
-  at += is_bracketed;
-  while (at < end && (is_name_byte(*at) || (is_bracketed && *at == ':'))) at++;
-  if (is_bracketed && (at == end || *at++ != ']')) return 0;
+  if (FC_LIKELY(!is_bracketed)) {
+    while (at < end && is_name_byte(*at)) at++;
+  } else {
+    at++;
+    while (at < end && (is_name_byte(*at) || *at == ':')) at++;
+    if (at == end || *at++ != ']') return 0;
+  }
   if (at < end && *at++ != ':') return 0;
   while (at < end && is_digit(*at)) at++;
   return at == end;

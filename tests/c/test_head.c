@@ -393,6 +393,33 @@ static void test_what_is_said_and_written(void) {
   }
 }
 
+/* A name that differs in one byte is another name, unless it is a letter's other case. */
+static void test_one_byte_makes_another_name(void) {
+  static const char *const NAMES[] = {"date",           "server",           "upgrade",
+                                      "connection",     "keep-alive",       "content-type",
+                                      "content-length", "proxy-connection", "transfer-encoding"};
+  for (size_t i = 0; i < sizeof NAMES / sizeof NAMES[0]; i++) {
+    char name[32] = "";
+    for (size_t at = 0; at < strlen(NAMES[i]); at++) {
+      for (int byte = 1; byte < 256; byte++) {
+        strcpy(name, NAMES[i]);
+        char right = name[at];
+        int is_same = byte == right || (right != '-' && byte == right - 32);
+        name[at] = (char)byte;
+        begin();
+        size_t len = head.buf.len;
+        /* A value that all of them may have; close is what Connection reports. */
+        int taken = field(name, "close") == FC_OK;
+        int is_known = head.said != 0 || (taken && head.buf.len == len);
+        /* Of Content-Length it is refused, as are names that are no tokens. */
+        if (is_same && i == 6) CHECK(!taken);
+        if (is_same && i != 6) CHECK(taken && is_known);
+        if (!is_same) CHECK(!is_known);
+      }
+    }
+  }
+}
+
 static void expect_connection(const char *values, uint32_t said) {
   char value[64];
   while (next_part(&values, value)) {
@@ -561,6 +588,7 @@ int main(void) {
   test_all_sizes_are_copied_whole();
   test_many_and_large_fields();
   test_what_is_said_and_written();
+  test_one_byte_makes_another_name();
   test_connection_options();
   test_content_length();
   test_content_length_twice();
