@@ -10,6 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
+from posix.unistd cimport pread
 
 from fastcluster.csrc cimport *
 
@@ -17,6 +18,8 @@ from fastcluster import forwarded
 
 cdef enum:
     SPARES = 64   # trays and parsers kept for reuse
+    # A file up to here is read and sent with its head: a system call less, and one packet.
+    SMALL_FILE_BYTES = 16384
 
 
 cdef fc_span span_of(const char *ptr, size_t len) noexcept:
@@ -416,15 +419,21 @@ cdef class Exchange:
     cdef int send_file(self, int fd, int64_t offset, int64_t len, object owner) except -1:
         cdef uint64_t allowed = 0
         cdef char size[20]
+        cdef bytes small
         self.room_for(<uint64_t>len, &allowed)
         if allowed == 0:
             return 0
         self.sent += allowed
         if self.chunked:
             self.put(size, chunk_size(allowed, size), None)
-        if fc_out_file(self.connection.outlet(), fd, offset, <size_t>allowed, <void *>owner) < 0:
+        small = read_small(fd, offset, allowed)
+        if small is not None:
+            self.put(PyBytes_AS_STRING(small), <size_t>allowed, small)
+        elif fc_out_file(self.connection.outlet(), fd, offset, <size_t>allowed,
+                         <void *>owner) < 0:
             raise MemoryError
-        Py_INCREF(owner)
+        else:
+            Py_INCREF(owner)
         if self.chunked:
             self.put(b"\r\n", 2, None)
         return 0
@@ -570,6 +579,20 @@ cdef class Exchange:
 
 cdef str span_text(fc_span span):
     return span.ptr[:span.len].decode("latin-1")
+
+
+cdef bytes read_small(int fd, int64_t offset, uint64_t len):
+    """Return a small range of a file; None if it is large or cannot be read in full.
+
+    What is wrong then is found, and ends the response, where the kernel is asked to send it.
+    """
+    cdef bytes data
+    if len > SMALL_FILE_BYTES:
+        return None
+    data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>len)
+    if pread(fd, PyBytes_AS_STRING(data), <size_t>len, offset) != <Py_ssize_t>len:
+        return None
+    return data
 
 
 cdef size_t chunk_size(uint64_t n, char *text) noexcept:

@@ -423,7 +423,7 @@ cdef class Response:
     def send_file(self, path, int64_t offset=0, length=None):
         """Send a file, or length bytes of it from offset, and end the response.
 
-        The kernel copies it (sendfile), so its size does not matter.  Sets
+        The kernel copies what is not small (sendfile), so its size does not matter.  Sets
         Content-Length, and Content-Type by the file's name if none is set.
         Raises FileNotFoundError and other OSErrors before anything is sent,
         ValueError for a range outside of the file.

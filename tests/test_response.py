@@ -472,6 +472,11 @@ def test_paths_of_any_type(file: Path, path: Callable[[Path], Any]) -> None:
         (0, 0, 0, 0),
         (256_000, None, 0, 0),
         (255_999, 1, 255_999, 256_000),
+        # Small ranges are read, and the smallest copied; larger ones the kernel sends.
+        (1, 4096, 1, 4097),
+        (1, 4097, 1, 4098),
+        (7, 16384, 7, 16391),
+        (7, 16385, 7, 16392),
     ],
 )
 def test_a_part_of_a_file(
