@@ -497,8 +497,7 @@ class Driver:
             action(*arguments)
             self._guest.act()
         except BaseException as error:
-            if not self.done.done():
-                self.done.set_exception(error)
+            self.fail(error)
             return
         if self.done.done():
             return
@@ -507,6 +506,11 @@ class Driver:
             return
         self._watch()
         self._set_timer()
+
+    def fail(self, error: BaseException) -> None:
+        """Have run_async() raise this."""
+        if not self.done.done():
+            self.done.set_exception(error)
 
     def end(self) -> None:
         """Leave the loop; may be repeated."""

@@ -12,6 +12,7 @@ import dataclasses
 import fcntl
 import functools
 import json
+import logging
 import os
 import select
 import signal
@@ -20,9 +21,9 @@ import sys
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastcluster import child_process, http, program, scheduling, sockets
+from fastcluster import child_process, http, log, program, scheduling, sockets
 from fastcluster.channel import Channel
 from fastcluster.children import Driver, Watch, family
 from fastcluster.config import Config
@@ -30,6 +31,9 @@ from fastcluster.emitter import Emitter
 from fastcluster.errors import EXIT_OK
 from fastcluster.link import Handle, Link, message_of
 from fastcluster.server import Server
+
+if TYPE_CHECKING:
+    import asyncio
 
 # How often a server that is being closed is asked whether its time is over.
 _DRAIN_POLL_MS = 100
@@ -155,6 +159,8 @@ class WorkerRole:
         self._orphaned = False
         self._waits_in_server = False
         self._driver: Driver | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # while run_async() runs
+        self._attached: set[http.Server] = set()  # to that loop: servers of async handlers
         self.link.wake = self.wake
         self._bell, self._bell_rope = os.pipe()
         os.set_blocking(self._bell, False)
@@ -228,26 +234,47 @@ class WorkerRole:
                 return
             if self._opened or self._frames:
                 continue
+            if any(server.is_async for server in self._servers):
+                self._run_in_loop()
+                return
             alone = not (self.link.wants_write or self._leaving or family.busy)
             if len(self._servers) == 1 and alone:
                 self._turn_one(self._servers[0])
             else:
                 self._turn_all()
 
+    def _run_in_loop(self) -> None:
+        """Go on in an asyncio loop, which async handlers need."""
+        import asyncio
+
+        from fastcluster.guest import CLEANUP_S, new_loop, wind_up
+
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError("an asyncio loop runs here: await cluster.run_async() instead")
+        logger = logging.getLogger(log.NAME)
+        name = next(server.config.loop for server in self._servers if server.is_async)
+        loop = new_loop(name, logger)
+        try:
+            loop.run_until_complete(self.run_async())
+        finally:
+            wind_up(loop, logger, CLEANUP_S)
+
     async def run_async(self) -> None:
         """Be run() as a guest of the running asyncio loop; see cluster.run_async()."""
         # asyncio takes megabytes, which workers without it save.
         import asyncio
 
-        loop = asyncio.get_running_loop()
         if self._driver is not None:
             raise RuntimeError("cluster.run_async() runs already")
+        loop = self._loop = asyncio.get_running_loop()
         self._driver = family.driver = driver = Driver(self, loop)
         try:
-            driver.guarded(_do_nothing)
+            driver.guarded(self._attach)
             await driver.done
         finally:
-            self._driver = family.driver = None
+            for server in list(self._attached):
+                self._detach(server)
+            self._driver = family.driver = self._loop = None
             driver.end()
         if not self._ended:
             self._end()
@@ -268,8 +295,37 @@ class WorkerRole:
         while self._opened or self._frames:
             self._adopt()
             self._hear_frames()
+            self._attach()
         self._forget_closed()
         family.act()
+
+    def _attach(self) -> None:
+        """Let the asyncio loop serve the servers of async handlers by itself."""
+        for server in self._servers:
+            if server.is_async and server not in self._attached and self._loop is not None:
+                server.attach(self._loop)
+                self._attached.add(server)
+                self._loop.add_reader(server.turns.fileno(), self._turn_attached, server)
+                self._turn_attached(server)
+
+    def _turn_attached(self, server: http.Server) -> None:
+        try:
+            server.turns.turn(0)
+        except BaseException as error:
+            if self._driver is None:
+                raise
+            self._driver.fail(error)
+            return
+        if self._loop is not None:
+            # Comes after the tasks that this turn has woken.
+            self._loop.call_soon(_rest, server)
+        if self._opened or self._frames or not server.listening:
+            self.wake()
+
+    def _detach(self, server: http.Server) -> None:
+        if self._loop is not None and server in self._attached:
+            self._loop.remove_reader(server.turns.fileno())
+        self._attached.discard(server)
 
     def patience_s(self) -> float | None:
         """Return how long run_async() may wait, None for ever."""
@@ -286,6 +342,8 @@ class WorkerRole:
             writes = self.link.wants_write
             found[self.link.channel.fileno()] = Watch(self.link, True, writes, self._listen)
         for server in self._servers:
+            if server in self._attached:
+                continue
             turns = server.turns
             found[turns.fileno()] = Watch(turns, True, False, functools.partial(_turn, turns))
         return found
@@ -359,6 +417,7 @@ class WorkerRole:
     def _forget_closed(self) -> None:
         for server in [server for server in self._servers if server.is_over()]:
             self._servers.remove(server)
+            self._detach(server)
             server.shut()
             self._left(server)
         for entry in [e for e in self._keys if e[0] is not None and not e[0].holds_socket]:
@@ -497,8 +556,9 @@ def _turn(loop: Server) -> None:
     loop.rest()
 
 
-def _do_nothing() -> None:
-    """Have nothing to do but what is due."""
+def _rest(server: http.Server) -> None:
+    if server.has_turns:
+        server.turns.rest()
 
 
 def live(

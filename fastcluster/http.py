@@ -39,6 +39,8 @@ from fastcluster.scheduling import Policy, Seat
 from fastcluster.server import Server as _Loop
 
 if TYPE_CHECKING:
+    import asyncio
+
     from fastcluster.guest import Guest
     from fastcluster.native_async import AsyncRequest, AsyncResponse
 
@@ -376,6 +378,16 @@ class Server(Emitter):
     def has_turns(self) -> bool:
         """Tell whether there is something to take turns of."""
         return self._loop is not None
+
+    @property
+    def is_async(self) -> bool:
+        """Tell whether the handler needs an asyncio loop, see attach()."""
+        return hasattr(self._native, "attach")
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run the handler's coroutines in this loop from now on."""
+        runner: Any = self._native
+        runner.attach(loop)
 
     def be_driven(self) -> None:
         """Let another loop take the turns from now on."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cluster_parts import Program, is_gone, ran
 from crew import until
+from require import require_module
 
 
 @pytest.mark.node("test-cluster-listening-port")
@@ -557,3 +558,175 @@ def test_a_server_listens_again_once_it_is_closed(tmp_path: Path) -> None:
     )
     refused = ["the server still serves what it accepted before close(): create another one"]
     assert said == [refused, ["x"]]
+
+
+# ---- async handlers
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_async_handlers_and_others_are_served_side_by_side(tmp_path: Path, loop: str) -> None:
+    if loop == "uvloop":
+        require_module("uvloop", package="uvloop")
+    said = ran(
+        tmp_path,
+        """
+        import asyncio
+        if cluster.is_primary:
+            ports = []
+            @cluster.on("listening")
+            def listening(worker, address):
+                ports.append(address.port)
+                if len(ports) == 3:
+                    say(*sorted(get(port) for port in ports))
+                    worker.send("more")
+                if len(ports) == 4:
+                    say(get(ports[3]))
+                    worker.disconnect()
+            @cluster.on("message")
+            def message(worker, text, handle): say(text)
+            @cluster.on("exit")
+            def died(worker, code, signal): say(code, signal, worker.exited_after_disconnect)
+            cluster.fork()
+        else:
+            async def slow(request):
+                await asyncio.sleep(0.01)
+                return f"slow in {type(asyncio.get_running_loop()).__module__.split('.')[0]}"
+            async def told(request):
+                # What a handler says while it runs is not left lying.
+                cluster.worker.send("x" * 300_000)
+                return "told"
+            def listen(handler):
+                http.create_server(handler, loop=LOOP).listen(0)
+            @cluster.worker.on("message")
+            def more(text, handle):
+                async def late(request):
+                    return "late"
+                listen(late)
+            listen(lambda request: "plain")
+            listen(slow)
+            listen(told)
+        cluster.run()
+        """.replace("LOOP", repr(loop)),
+    )
+    assert said[0] == ["plain", f"slow in {loop}", "told"]
+    assert sorted(said[1:3], key=lambda words: len(words[0])) == [["late"], ["x" * 300_000]]
+    assert said[3:] == [[0, None, True]]
+
+
+def test_an_async_request_that_runs_is_served_before_a_worker_leaves(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        import asyncio
+        if cluster.is_primary:
+            @cluster.on("listening")
+            def listening(worker, address):
+                global client
+                client = socket.create_connection((address.address, address.port), timeout=10)
+                client.sendall(b"GET / HTTP/1.1\\r\\nHost: h\\r\\n\\r\\n")
+            @cluster.on("message")
+            def begun(worker, text, handle):
+                say(text)
+                worker.disconnect()
+            @cluster.on("exit")
+            def died(worker, code, signal):
+                say(client.recv(4096).decode().rpartition("\\r\\n\\r\\n")[2], code, signal)
+            cluster.fork()
+        else:
+            leaves = asyncio.Event()
+            async def handler(request):
+                cluster.worker.send("begun")
+                while cluster.worker.state != "disconnecting":
+                    await asyncio.sleep(0.01)
+                return "served to its end"
+            http.create_server(handler).listen(0)
+        cluster.run()
+        """,
+    )
+    assert said == [["begun"], ["served to its end", 0, None]]
+
+
+def test_an_async_request_that_does_not_end_is_cancelled_in_time(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        import asyncio
+        if cluster.is_primary:
+            @cluster.on("listening")
+            def listening(worker, address):
+                global client
+                client = socket.create_connection((address.address, address.port), timeout=10)
+                client.sendall(b"GET / HTTP/1.1\\r\\nHost: h\\r\\n\\r\\n")
+            @cluster.on("message")
+            def message(worker, text, handle):
+                worker.disconnect()
+            @cluster.on("exit")
+            def died(worker, code, signal): say("exit", code, signal)
+            cluster.fork()
+        else:
+            async def handler(request):
+                cluster.worker.send("begun")
+                try:
+                    await asyncio.sleep(3600)
+                finally:
+                    say("cleaned up")
+            http.create_server(handler, timeout_graceful_s=0.2).listen(0)
+        cluster.run()
+        """,
+    )
+    assert said == [["cleaned up"], ["exit", 0, None]]
+
+
+def test_a_program_of_asyncio_serves_async_handlers_as_a_worker(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        import asyncio
+        async def main():
+            if cluster.is_primary:
+                @cluster.on("listening")
+                def listening(worker, address):
+                    say(get(address.port))
+                    worker.disconnect()
+                cluster.fork()
+            else:
+                beside = []
+                async def tick():
+                    while True:
+                        beside.append("ticked")
+                        await asyncio.sleep(0)
+                ticking = asyncio.create_task(tick())
+                async def handler(request):
+                    await asyncio.sleep(0)
+                    return beside[0]
+                http.create_server(handler).listen(0)
+            await cluster.run_async()
+        asyncio.run(main())
+        """,
+    )
+    assert said == [["ticked"]]
+
+
+def test_run_inside_of_a_loop_names_what_to_await(tmp_path: Path) -> None:
+    said = ran(
+        tmp_path,
+        """
+        import asyncio
+        if cluster.is_primary:
+            @cluster.on("message")
+            def message(worker, text, handle): say(text)
+            cluster.fork()
+            cluster.run()
+        else:
+            async def main():
+                async def handler(request): return ""
+                http.create_server(handler).listen(0)
+                try:
+                    cluster.run()
+                except RuntimeError as error:
+                    cluster.worker.send(str(error))
+            asyncio.run(main())
+            os._exit(0)
+        """,
+    )
+    assert said == [["an asyncio loop runs here: await cluster.run_async() instead"]]
