@@ -172,6 +172,7 @@ def message_of(body: dict[str, Any], fds: list[int]) -> tuple[Any, socket.socket
     """Return the program's message and the socket that came with it, None if none did.
 
     One that listens is a ListeningSocket, for accept(), and for listen(fd=...) of a server.
+    What is no socket is closed, and there is none.
     """
     handle = _received(fds[0]) if fds else None
     for surplus in fds[1:]:
@@ -181,8 +182,12 @@ def message_of(body: dict[str, Any], fds: list[int]) -> tuple[Any, socket.socket
     return body.get("json"), handle
 
 
-def _received(fd: int) -> socket.socket:
-    handle = socket.socket(fileno=fd)
+def _received(fd: int) -> socket.socket | None:
+    try:
+        handle = socket.socket(fileno=fd)
+    except OSError:
+        os.close(fd)
+        return None
     if not handle.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         return handle
     return ListeningSocket(fileno=handle.detach())

@@ -28,8 +28,6 @@ __all__ = ["start"]
 
 DEPLOY = Path(__file__).parent.parent / "examples" / "deploy"
 RELOADS = 10
-# Options of health checks, which are built beside these files.
-COMING = ("--livez", "--readyz", "--shutdown-delay")
 WANTED = int(os.environ.get("FASTCLUSTER_LOSS_REQUESTS", "0"))
 
 
@@ -90,7 +88,6 @@ def test_every_command_line_is_one_that_is_understood() -> None:
             for parameter in cli.commands.commands[command].params
             for word in parameter.opts + parameter.secondary_opts
         }
-        known.update(COMING)
         for word in words:
             if word.startswith("--"):
                 assert word.partition("=")[0] in known, (name, word)

@@ -194,3 +194,10 @@ def test_sockets_and_ten_megabytes_pass_a_small_socket_whole(room_bytes: int) ->
     other.close()
     ours.close()
     theirs.close()
+
+
+def test_a_descriptor_that_is_no_socket_is_closed(tmp_path: Path) -> None:
+    fd = os.open(tmp_path, os.O_RDONLY)
+    assert message_of({"json": "hello"}, [fd]) == ("hello", None)
+    with pytest.raises(OSError):
+        os.fstat(fd)
