@@ -116,6 +116,12 @@ class Monitor(Control):
             return due
         return self._sample_s if due is None else min(due, self._sample_s)
 
+    def leave_to_heir(self) -> None:
+        """Take no more clients; those who watch come again, to the other primary."""
+        super().leave_to_heir()
+        for client in list(self._streams):
+            self._drop(client)
+
     def close(self) -> None:
         """Hang up, and stop listening."""
         for client in list(self._streams):

@@ -161,7 +161,7 @@ def run(
             if control is not None and upgrade.CONTROL in names:
                 control.leave_to_heir()
             for monitor in monitors:
-                monitor.close()
+                monitor.leave_to_heir()
             if pid_file is not None and pid_file.path == path:
                 pid_file.let_go()
             notifier.hand_over(pid)

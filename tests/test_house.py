@@ -274,8 +274,7 @@ def test_one_verb_one_file_in_c(verb: str, owners: set[str]) -> None:
 
 PYTHON_VERBS = [
     (r"\bos\.fork\(", {"child_process.py"}),
-    (r"\bos\.(waitpid|kill)\b", {"child_process.py", "seating.py", "cluster_primary.py"}),
-    (r"\bos\.(waitpid|kill)\b", {"seating.py", "children.py"}),
+    (r"\bos\.(waitpid|kill)\b", {"child_process.py", "children.py", "seating.py"}),
     (r"\.bind\((?!\*)", {"sockets.py"}),
     # Which loop's thread waits, and the one wait of a handler that writes too much.
     (r"\bwith nogil:", {"server.pyx", "exchange.pyx", "round_robin.pyx"}),
@@ -283,9 +282,10 @@ PYTHON_VERBS = [
     (r"(?m)^EXIT_\w+(: \w+)? = \d+$", {"errors.py"}),
     (r"\bhttptools\b", {"parser.pyx", "cli.py"}),
     # A worker is given variables; these two read them.
-    (r"\bos\.(environ|getenv)\b", {"config.py", "surroundings.py", "cluster_worker.py"}),
-    # A worker is given variables; only config.py reads them.
-    (r"\bos\.(environ|getenv)\b", {"config.py", "child_process.py", "cluster_worker.py"}),
+    (
+        r"\bos\.(environ|getenv)\b",
+        {"config.py", "surroundings.py", "child_process.py", "cluster_worker.py"},
+    ),
 ]
 
 
