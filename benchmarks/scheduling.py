@@ -54,11 +54,11 @@ def measure(
     ):
         if warm_up_s:
             load.run(
-                WORKLOADS["close"], port, connections=connections, seconds=warm_up_s, core=core
+                WORKLOADS["close"], port, connections=connections, seconds=warm_up_s, cores=[core]
             )
         before, primary_before = server.cpu_s(), primary_s(server)
         figures = load.run(
-            WORKLOADS["close"], port, connections=connections, seconds=seconds, core=core
+            WORKLOADS["close"], port, connections=connections, seconds=seconds, cores=[core]
         )
         all_s, own_s = server.cpu_s() - before, primary_s(server) - primary_before
     n = max(1, figures.requests)

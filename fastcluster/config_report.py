@@ -1,7 +1,7 @@
 """What `fastcluster config` prints: every option, its value, and who has said so.
 
-The law: the text is a TOML file that gives the same configuration again, the origins being
-its comments; the JSON has the same.  It prints nothing itself.
+The law: the text is a TOML file that gives the same configuration again but for secrets, which
+are not shown, the origins being its comments; the JSON has the same.  It prints nothing itself.
 """
 
 from __future__ import annotations
@@ -52,18 +52,23 @@ def origin(entry: Option, explained: Explained) -> str:
 
 
 def _line(entry: Option, explained: Explained) -> str:
-    value = _hidden(entry, getattr(explained.config, entry.name))
+    value = getattr(explained.config, entry.name)
     key = entry.flag[2:]
     if value is None or value == ():
         return f"# {key}: not set"
     if entry.name == "max_workers" and value == 0:
         return f"# {key}: not set"
+    if _is_secret(entry) and value:
+        return f"# {key}: set, and not shown"
     return f"{key} = {_toml(entry, value)}"
 
 
 def _hidden(entry: Option, value: Any) -> Any:
-    is_secret = any(entry.name.endswith(word) for word in _SECRET)
-    return "…" if is_secret and value else value
+    return "…" if _is_secret(entry) and value else value
+
+
+def _is_secret(entry: Option) -> bool:
+    return any(entry.name.endswith(word) for word in _SECRET)
 
 
 def _toml(entry: Option, value: Any) -> str:

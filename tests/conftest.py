@@ -45,6 +45,15 @@ def _server_logger() -> Iterator[None]:
     logger.setLevel(before[3])
 
 
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """Forget which environment a test has decided on, or an application that it loaded."""
+    yield
+    from fastcluster.surroundings import use_environment
+
+    use_environment(None)
+
+
 @pytest.fixture(params=[0, 4], ids=["loop", "threads"])
 def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., Wire]]:
     """Serve a WSGI application on the loop's thread, and once more on four threads.

@@ -30,10 +30,13 @@ def test_the_text_is_a_file_that_says_the_same(tmp_path: Path) -> None:
     flags = {name: text for name, (text, _) in EXAMPLES.items()}
     for given in ({}, flags):
         explained = explain(given, {}, None)
+        secret = explained.config.dashboard_token
         file = tmp_path / "fastcluster.toml"
         file.write_text(config_report.as_text(explained))
         assert tomllib.loads(file.read_text())
-        assert explain({}, {}, file).config == explained.config
+        told = {} if secret is None else {"dashboard_token": secret}
+        assert explain(told, {}, file).config == explained.config
+        assert secret is None or secret not in file.read_text()
 
 
 def test_as_json(tmp_path: Path) -> None:
