@@ -13,7 +13,9 @@ AUTOBAHN := .venv-autobahn
 
 # What drives the compiled modules hardest, without processes of their own.
 SANITIZED := tests/test_parser.py tests/test_fuzz.py tests/test_connection.py \
-  tests/test_native.py tests/test_wsgi.py tests/test_conformance.py -k "not split_at"
+  tests/test_native.py tests/test_wsgi.py tests/test_conformance.py tests/test_observer.py \
+  tests/test_mounting.py tests/test_overload.py tests/test_health.py tests/test_round_robin.py \
+  -k "not split_at"
 
 SANITIZERS := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 CTEST_CFLAGS := -std=c11 -g -O1 -Wall -Wextra -Wshadow -Wconversion -Werror $(SANITIZERS) -Icsrc
