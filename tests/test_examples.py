@@ -65,8 +65,9 @@ def body(url: str) -> bytes:
         return bytes(answer.read())
 
 
-def test_messages(example: Callable[..., Example]) -> None:
-    assert example("cluster_messages.py").end().splitlines() == [
+@pytest.mark.parametrize("name", ["cluster_messages.py", "child_messages.py"])
+def test_messages(example: Callable[..., Example], name: str) -> None:
+    assert example(name).end().splitlines() == [
         "child got {'hello': 'child'}",
         "parent got {'hello': 'parent'}",
         "child disconnected",
