@@ -778,7 +778,7 @@ class Primary(Seating):
         if order is not None and order.name == "reload":
             seat.reloads += 1
         else:
-            seat.restarts += 1
+            self._count_restart(seat)
         if old is not None:
             self._happens(old, Event.RETIRE)
 

@@ -94,10 +94,14 @@ class Seating:
         self._ever_ready = False
         self._stopping = False
         self._serial = 0  # of the worker that was forked last
-        self._restarts = 0  # workers that followed another in their seat
+        self._restarts = 0  # of all seats, those that are gone by now, too
         self._sweep_again_s: float | None = None
 
     # ---- seats
+
+    def _count_restart(self, seat: Seat) -> None:
+        seat.restarts += 1
+        self._restarts += 1
 
     def _reckon(self, seat: Seat, worker: Worker) -> None:
         """Decide when a worker that was not retired gets an heir."""
@@ -163,9 +167,9 @@ class Seating:
                 seat.due_s = math.inf
             return None
         self._serial += 1
-        seat.restarts += seat.was_lost
-        self._restarts += seat.was_lost
-        seat.was_lost = False
+        if seat.was_lost:
+            self._count_restart(seat)
+            seat.was_lost = False
         seat.slot = slot
         worker = Worker(
             pid=child.pid,

@@ -758,6 +758,7 @@ def test_restarts_and_reloads_are_counted_apart() -> None:
     stage.primary.settle()
     assert len(stage.workers()) == 1
     assert (seat.restarts, seat.reloads) == (2, 1)
+    assert stage.primary.status()["totals"]["restarts"] == 2
 
 
 def test_a_stop_at_once_says_what_it_cut_off(log: pytest.LogCaptureFixture) -> None:
